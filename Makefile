@@ -1,0 +1,51 @@
+# `make bench` on a bare machine needs python3 and make; all it makes is in .venv and results.
+PYTHON ?= python3
+ARGS ?=
+PATHS = bench models kernels tests requirements
+
+.DEFAULT_GOAL := help
+.PHONY: help bench test campaign lint types wheel pins setup setup-dev python clean-env
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo 'variables:  ARGS="..." for the command, PYTHON=/path/to/python3 for the set-up'
+
+bench: setup ## measure the digits suite and write its report; again: go on where it stopped
+	@.venv/bin/noisebench run digits $(ARGS)
+
+test: setup-dev ## run the tests
+	@.venv/bin/python -m pytest $(ARGS)
+
+campaign: setup-dev ## run the long forms of the tests
+	@.venv/bin/python -m pytest -m campaign $(ARGS)
+
+lint: setup-dev ## check style and format
+	@.venv/bin/ruff check $(PATHS)
+	@.venv/bin/ruff format --check $(PATHS)
+
+types: setup-dev ## check types
+	@.venv/bin/mypy $(ARGS)
+
+wheel: setup-dev ## build dist/*.whl
+	@rm -rf build dist/*.whl
+	@.venv/bin/python -m build --wheel --no-isolation $(ARGS)
+
+pins: ## resolve requirements/pins.txt again (needs uv; ARGS=--upgrade for the newest)
+	@command -v uv >/dev/null || { echo 'make pins needs uv on PATH: python3 -m pip install uv'; exit 1; }
+	@uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-emit-index-url --no-header \
+	  --no-annotate $(ARGS) --output-file requirements/pins.txt pyproject.toml
+
+clean-env: ## remove .venv
+	@rm -rf .venv
+
+# Done in a moment when .venv is already what is wanted.
+setup: python
+	@$(PYTHON) requirements/install.py
+
+setup-dev: python
+	@$(PYTHON) requirements/install.py --extra dev
+
+python:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo 'noisebench needs Python 3.11 or newer and there is no $(PYTHON): run make PYTHON=/path/to/python3.11'; \
+	  exit 1; }
