@@ -1,0 +1,144 @@
+"""Follows a run: a bar for the cell at work where there is a terminal, one line a finished cell anywhere."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from bench.cells import Cell, Planner
+from bench.cli.tables import duration
+from bench.drivers.events import Advanced, Event, Finished, Started, Waiting
+from bench.estimates import Estimator
+from bench.records import Record
+from bench.run import Run, cell_states, execute
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def follow(run: Run, planner: Planner) -> int:
+    """Run, print and write the report; returns how many cells failed."""
+    from bench.present import write_report
+
+    started = time.perf_counter()
+    remaining = announce(run, planner)
+    counts = {"ok": 0, "cached": 0, "failed": 0, "skipped": 0}
+    with _Screen(remaining) as screen:
+        for event in execute(run, planner):
+            screen.show(event)
+            if isinstance(event, Finished):
+                counts[event.outcome] += 1
+    page = write_report(run.folder, run.store.root)
+    bad = counts["failed"] + counts["skipped"]
+    failures = f", {counts['failed']} failed, {counts['skipped']} skipped" if bad else ""
+    console.print(
+        f"{counts['ok']} computed, {counts['cached']} cached{failures} "
+        f"in {duration(time.perf_counter() - started)}."
+    )
+    console.print(f"Report: {page}")
+    return bad
+
+
+def announce(run: Run, planner: Planner) -> dict[str, float]:
+    """Say what is to be done before doing it; returns the expected seconds of each missing cell."""
+    estimator = Estimator(run.store)
+    states = list(cell_states(run, planner))
+    missing = [cell for cell, state in states if state != "cached"]
+    expected = {_title(cell): estimator.of(cell) for cell in missing}
+    unknown = sum(1 for estimate in expected.values() if estimate.source == "unknown")
+    seconds = sum(estimate.seconds for estimate in expected.values())
+    size = sum(estimate.bytes for estimate in expected.values())
+    console.print(
+        f"{run.name}: {len(states)} cells, {len(states) - len(missing)} cached, {len(missing)} to compute"
+        + (f", about {duration(seconds)} and {size / 1e6:.1f} MB" if seconds else "")
+        + (f" ({unknown} of unknown cost)" if unknown else "")
+        + f"; {planner.runtime.device}, {planner.runtime.threads} threads."
+    )
+    return {title: estimate.seconds for title, estimate in expected.items()}
+
+
+def _title(cell: Cell) -> str:
+    return f"{cell.kind} {cell.label}"
+
+
+class _Screen:
+    """Owns the terminal while cells are computed."""
+
+    def __init__(self, remaining: dict[str, float]) -> None:
+        self._remaining = remaining
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f} % {task.fields[rate]}"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            TextColumn("{task.fields[rest]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._since = (0.0, 0)
+
+    def __enter__(self) -> _Screen:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show(self, event: Event) -> None:
+        """Draw one event."""
+        if isinstance(event, Started):
+            self._start(event)
+        elif isinstance(event, Advanced):
+            self._advance(event)
+        elif isinstance(event, Waiting):
+            console.print(f"wait    {event.cell.label}: {event.reason}")
+        else:
+            self._finish(event)
+
+    def _start(self, event: Started) -> None:
+        self._drop()
+        self._since = (time.perf_counter(), event.done)
+        self._task = self._bar.add_task(
+            event.cell.label, total=event.total, completed=event.done, rate="", rest=self._rest()
+        )
+
+    def _advance(self, event: Advanced) -> None:
+        if self._task is None:
+            return
+        since, done = self._since
+        speed = (event.done - done) / max(time.perf_counter() - since, 1e-9)
+        unit = "steps/s" if event.cell.kind == "training" else "images/s"
+        rate = f"{speed:,.0f} {unit} {event.note}".rstrip()
+        self._bar.update(self._task, completed=event.done, rate=rate)
+
+    def _rest(self) -> str:
+        seconds = sum(self._remaining.values())
+        return f"· about {duration(seconds)} in all" if seconds >= 1 else ""
+
+    def _drop(self) -> None:
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+            self._task = None
+
+    def _finish(self, event: Finished) -> None:
+        self._drop()
+        self._remaining.pop(_title(event.cell), None)
+        if event.outcome == "cached":
+            return
+        if event.outcome == "ok":
+            line = f"ok      {event.cell.label}: {_headline(event.records)} ({duration(event.seconds)})"
+        else:
+            line = f"{event.outcome:7} {event.cell.label}: {event.error}"
+        console.print(line, markup=False)
+
+
+def _headline(records: list[Record]) -> str:
+    """The first number of a cell, with its interval."""
+    record = records[0]
+    if record.value is None:
+        return f"{record.metric} n/a, {record.protocol}"
+    interval = "" if record.low is None else f" [{record.low:.4g}, {record.high:.4g}]"
+    return f"{record.metric} {record.value:.4g}{interval}" + (f" {record.unit}" if record.unit else "")

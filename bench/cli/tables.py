@@ -1,0 +1,168 @@
+"""What the reading verbs print, as tables for people or JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import registry
+from bench.errors import unknown
+from bench.estimates import Estimator
+from bench.suite import METRICS, builtin_names, load_suite
+
+if TYPE_CHECKING:
+    from bench.cells import Planner
+    from bench.doctor import Examination
+    from bench.run import Run
+
+console = Console(highlight=False)
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `3 min 5 s`, `2 h 10 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _print(rows: Sequence[Mapping[str, Any]], as_json: bool, title: str = "") -> None:
+    if as_json:
+        print(json.dumps(list(rows), ensure_ascii=False))
+        return
+    table = Table(title=title or None, box=None, title_justify="left", pad_edge=False)
+    for name in rows[0] if rows else []:
+        numeric = all(isinstance(row[name], int | float) for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    console.print(table)
+
+
+def show_plan(run: Run, planner: Planner, as_json: bool) -> None:
+    """Every cell with its state and expected cost, then the sum."""
+    from bench.run import cell_states
+
+    estimator = Estimator(run.store)
+    cells = [(cell, state, estimator.of(cell)) for cell, state in cell_states(run, planner)]
+    rows = [
+        {
+            "cell": cell.label,
+            "kind": cell.kind,
+            "state": state,
+            "seconds": None if state == "cached" or cost.source == "unknown" else round(cost.seconds, 1),
+            "megabytes": None if cost.source == "unknown" else round(cost.bytes / 1e6, 2),
+            "cost known from": "" if state == "cached" else cost.source,
+        }
+        for cell, state, cost in cells
+    ]
+    missing = [cost for _, state, cost in cells if state != "cached"]
+    seconds, size = sum(c.seconds for c in missing), sum(c.bytes for c in missing)
+    blind = sum(1 for cost in missing if cost.source == "unknown")
+    total = {"run": run.name, "cells": len(cells), "missing": len(missing), "seconds": round(seconds, 1)}
+    total |= {"megabytes": round(size / 1e6, 2), "of unknown cost": blind}
+    if as_json:
+        print(json.dumps({**total, "plan": rows}, ensure_ascii=False))
+        return
+    _print([{k: "" if v is None else v for k, v in row.items()} for row in rows], as_json)
+    console.print(
+        f"{run.name}: {len(cells)} cells, {len(cells) - len(missing)} cached, {len(missing)} to compute, "
+        f"about {duration(seconds)} and {size / 1e6:.1f} MB"
+        + (f", {blind} of unknown cost." if blind else ".")
+    )
+
+
+def _suites() -> list[dict[str, Any]]:
+    return [{"suite": name, "description": load_suite(name).description} for name in builtin_names()]
+
+
+def _models() -> list[dict[str, Any]]:
+    return [{"model": name, "class": path} for name, path in sorted(registry.names().items())]
+
+
+def _samplers() -> list[dict[str, Any]]:
+    from models.samplers.catalogue import ENTRIES
+
+    return [
+        {
+            "sampler": entry.name,
+            "evaluations of N steps": entry.evaluations,
+            "options": ", ".join(f"{name}={option.default}" for name, option in entry.options.items()),
+            "summary": entry.summary,
+        }
+        for entry in ENTRIES.values()
+    ]
+
+
+def _grids() -> list[dict[str, Any]]:
+    from models.grids import GRIDS
+
+    return [{"grid": name, "summary": (grid.__doc__ or "").partition(":")[0]} for name, grid in GRIDS.items()]
+
+
+def _datasets() -> list[dict[str, Any]]:
+    from bench import data
+
+    return [{"dataset": name, "description": data.description(name)} for name in data.names()]
+
+
+def _runs(results: Path) -> list[dict[str, Any]]:
+    from bench.present import run_folders
+
+    rows = []
+    for folder in run_folders(results):
+        run = json.loads((folder / "run.json").read_text())
+        call = run["provenance"][-1]
+        rows.append(
+            {"run": folder.name, "suite": run["spec"]["passed"], "last call": call["time"], "folder": str(folder)}
+        )
+    return rows
+
+
+def show_list(what: str, results: Path, as_json: bool) -> None:
+    """One list, or all of them one below the other."""
+    lists: dict[str, Any] = {
+        "suites": _suites,
+        "models": _models,
+        "samplers": _samplers,
+        "grids": _grids,
+        "datasets": _datasets,
+        "metrics": lambda: [{"metric": name} for name in METRICS],
+        "runs": lambda: _runs(results),
+    }
+    if what and what not in lists:
+        raise unknown("list", what, lists)
+    if what:
+        _print(lists[what](), as_json)
+    elif as_json:
+        print(json.dumps({name: rows() for name, rows in lists.items()}, ensure_ascii=False))
+    else:
+        for name, rows in lists.items():
+            _print(rows(), as_json, title=name)
+            console.print()
+
+
+def show_examination(found: Examination, as_json: bool) -> None:
+    """Versions, then each finding with its remedy."""
+    if as_json:
+        print(json.dumps(found.as_dict(), ensure_ascii=False))
+        return
+    for name, value in found.environment.items():
+        console.print(f"{name:14} {value}")
+    console.print(
+        f"{'store':14} {found.cells} finished cells, {found.unfinished} unfinished, "
+        f"{found.bytes / 1e6:.1f} MB"
+    )
+    for finding in found.findings:
+        console.print(f"{'fixed' if finding.fixed else 'found':6} {finding.what}", markup=False)
+    console.print(
+        "All well." if found.healthy else "Run `noisebench doctor --fix` to remove what is damaged."
+    )

@@ -1,0 +1,1 @@
+"""Drivers decide who computes the shards; what a shard is does not depend on them."""

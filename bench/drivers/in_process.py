@@ -1,0 +1,169 @@
+"""The default driver: this process computes every missing shard, one after another.
+
+Trainings come first, each followed by its model's quality and likelihood; timings come last and
+alternate. A cell's lock is held while it is computed, so two runs in one folder do every cell once.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterator
+
+import filelock
+
+from bench.cells import Cell, Planner
+from bench.drivers.events import Advanced, Event, Finished, Started, Waiting
+from bench.errors import CellFailed, UsageError
+from bench.metrics.bits import Anchors, Bits
+from bench.metrics.quality import Floor, Quality
+from bench.metrics.throughput import Throughput
+from bench.store import Part, machine_lock
+from bench.train_cell import train_cell
+from bench.workbench import Measurement, Workbench
+
+
+class InProcess:
+    """Runs the cells of a plan and yields what happens."""
+
+    def __init__(self, planner: Planner, bench: Workbench) -> None:
+        self.planner, self.bench, self.store = planner, bench, bench.store
+        # Computing shares the machine with other computing, never with a timing.
+        self._machine = machine_lock()
+        self._measurements: dict[str, Measurement] = {
+            "anchors": Anchors(),
+            "floor": Floor(),
+            "quality": Quality(),
+            "likelihood": Bits(),
+            "throughput": Throughput(),
+        }
+
+    def run(self) -> Iterator[Event]:
+        """Everything the plan asks for that is missing; what is there is reported as cached."""
+        for cell in self.planner.references():
+            yield from self._guarded(cell, self._parts(cell))
+        timings: list[Cell] = []
+        for label in self.planner.suite.models:
+            yield from self._model(label, timings)
+        yield from self._time(timings)
+
+    def _model(self, label: str, timings: list[Cell]) -> Iterator[Event]:
+        training = self.planner.training(label)
+        yield from self._guarded(training, self._train(training))
+        family, native = self.planner.traits(label)
+        if not self.store.is_finished(training.key):
+            for cell in self.planner.dependents(label, family, native, ""):
+                yield Finished(cell, "skipped", error=f"{label} was not trained: see its training")
+            return
+        weights = self.store.records(training.key)[0].weights_sha256
+        for cell in self.planner.dependents(label, family, native, weights):
+            if cell.kind == "throughput":
+                timings.append(cell)
+            else:
+                yield from self._guarded(cell, self._parts(cell))
+
+    def _guarded(self, cell: Cell, work: Iterator[Event]) -> Iterator[Event]:
+        """The events of a cell's work under its lock; a failure ends the cell, not the run.
+
+        Ends with `Finished` once the cell is sealed or has failed; without it when more rounds follow.
+        """
+        lock = self.store.lock(cell.key)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            yield Waiting(cell, "another process is computing it")
+            lock.acquire()
+        started = time.perf_counter()
+        try:
+            if self.store.is_finished(cell.key):
+                yield Finished(cell, "cached", self.store.records(cell.key))
+                return
+            self.store.discard_damage(cell.key)
+            yield from work
+            if self.store.is_finished(cell.key):
+                yield Finished(cell, "ok", self.store.records(cell.key), time.perf_counter() - started)
+        except UsageError:
+            raise
+        except Exception as failure:  # a defect in one model must not take the others down
+            yield _failed(cell, failure, time.perf_counter() - started)
+        finally:
+            lock.release()
+
+    def _train(self, cell: Cell) -> Iterator[Event]:
+        self.store.begin(cell.key, cell.kind, cell.spec)
+        entry = self.planner.suite.models[str(cell.row["model"])]
+        yield from self._machine_free(cell, timing=False)
+        with self._machine.read_lock():
+            for index, at in enumerate(train_cell(cell, entry, self.bench)):
+                if index == 0:
+                    yield Started(cell, at.step, at.steps)
+                else:
+                    yield Advanced(cell, at.step, at.steps, f"loss {at.loss:.3f}")
+
+    def _machine_free(self, cell: Cell, timing: bool) -> Iterator[Event]:
+        """Say so if the machine must be waited for."""
+        acquire = self._machine.acquire_write if timing else self._machine.acquire_read
+        try:
+            acquire(blocking=False)
+            self._machine.release()
+        except filelock.Timeout:
+            other = "is computing" if timing else "is timing"
+            yield Waiting(cell, f"another noisebench process {other} on this machine")
+
+    def _parts(self, cell: Cell) -> Iterator[Event]:
+        """Compute the missing shards of a cell, then its numbers."""
+        self.store.begin(cell.key, cell.kind, cell.spec)
+        total = sum(cell.items)
+        missing = [i for i in range(cell.parts) if self.store.load_part(cell.key, i) is None]
+        done = total - sum(cell.items[i] for i in missing)
+        yield Started(cell, done, total)
+        for index in missing:
+            yield from self._machine_free(cell, timing=False)
+            with self._machine.read_lock():
+                self._compute(cell, index)
+            done += cell.items[index]
+            yield Advanced(cell, done, total)
+        self._seal(cell)
+
+    def _compute(self, cell: Cell, index: int) -> None:
+        part = self._measurements[cell.kind].part(cell, index, self.bench)
+        self.store.save_part(cell.key, index, part)
+
+    def _seal(self, cell: Cell) -> None:
+        """Numbers are always made from what is on disk, so a resumed cell ends like any other."""
+        parts = [self.store.load_part(cell.key, index) for index in range(cell.parts)]
+        whole: list[Part] = [part for part in parts if part is not None]
+        if len(whole) != cell.parts:
+            raise CellFailed("a shard of it disappeared from the store; run the same command again")
+        self.store.finish(cell.key, self._measurements[cell.kind].records(cell, whole, self.bench))
+
+    def _time(self, cells: list[Cell]) -> Iterator[Event]:
+        """Timed rounds over all cells, alternating; each timing has the machine to itself."""
+        open_cells = {cell.key: cell for cell in cells}
+        for index in range(max((cell.parts for cell in cells), default=0)):
+            for cell in list(open_cells.values()):
+                for event in self._guarded(cell, self._round(cell, index)):
+                    if isinstance(event, Finished):
+                        del open_cells[cell.key]
+                    yield event
+
+    def _round(self, cell: Cell, index: int) -> Iterator[Event]:
+        """One timed trajectory of a cell, and its numbers after the last."""
+        if index == 0:
+            self.store.begin(cell.key, cell.kind, cell.spec)
+        yield Started(cell, sum(cell.items[:index]), sum(cell.items))
+        if self.store.load_part(cell.key, index) is None:
+            yield from self._machine_free(cell, timing=True)
+            with self._machine.write_lock():
+                self._compute(cell, index)
+        yield Advanced(cell, sum(cell.items[: index + 1]), sum(cell.items))
+        if index == cell.parts - 1:
+            self._seal(cell)
+
+
+def _failed(cell: Cell, failure: Exception, seconds: float) -> Finished:
+    """What the report says of a failure: our own sentence, or the exception with its trace beside it."""
+    if isinstance(failure, CellFailed):
+        return Finished(cell, "failed", seconds=seconds, error=str(failure))
+    sentence = f"{type(failure).__name__}: {' '.join(str(failure).split()) or 'no message'}"
+    return Finished(cell, "failed", seconds=seconds, error=sentence, trace=traceback.format_exc())

@@ -1,0 +1,1 @@
+"""What is measured: sample quality, bits per dimension, throughput."""

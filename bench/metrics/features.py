@@ -1,0 +1,111 @@
+"""Feature networks: what turns an image into the vector whose distribution is compared.
+
+Shapes: n images, C channels, H height, W width, K levels, d feature dimensions.
+"""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from safetensors.torch import load
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.metrics.feature_names import find
+
+BATCH = 64
+"""Images are always extracted this many at a time, padded, so that a feature never depends on its batch."""
+
+
+class FeatureNetwork(ABC):
+    """Extracts features of uint8 pixels."""
+
+    name: str
+    """What a suite calls it."""
+    metric: str
+    """What a Fréchet distance in this space is called."""
+    identity: str
+    """Name and SHA-256 of the weights."""
+    dims: int
+
+    @abstractmethod
+    def extract(self, pixels_nCHW: Tensor) -> Tensor:
+        """Features (n, d), float32, of pixels (n, C, H, W), uint8."""
+
+
+class DigitsNetwork(nn.Module):
+    """A small classifier of 8×8 digits; the layer before the last gives d = 64 features.
+
+    Smooth activations throughout: a feature that is never zero for all images keeps the covariance of full
+    rank. 49 k parameters.
+    """
+
+    levels: ClassVar[int] = 17
+    dims: ClassVar[int] = 64
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 24, 3, padding=1)
+        self.conv2 = nn.Conv2d(24, 32, 3, padding=1, stride=2)
+        self.conv3 = nn.Conv2d(32, 48, 3, padding=1)
+        self.project = nn.Linear(48 * 2 * 2, self.dims)
+        self.classify = nn.Linear(self.dims, 10)
+
+    def features(self, x_nCHW: Tensor) -> Tensor:
+        """(n, 64) features of x in [−1, 1]."""
+        h = F.silu(self.conv1(x_nCHW))
+        h = F.silu(self.conv2(h))
+        h = F.avg_pool2d(F.silu(self.conv3(h)), 2)
+        return F.silu(self.project(h.flatten(1)))
+
+    def forward(self, x_nCHW: Tensor) -> Tensor:
+        """Logits (n, 10)."""
+        logits: Tensor = self.classify(self.features(x_nCHW))
+        return logits
+
+
+def scaled(pixels_nCHW: Tensor, levels: int) -> Tensor:
+    """Levels 0…K−1 to [−1, 1]."""
+    return pixels_nCHW.to(torch.float32) * (2.0 / (levels - 1)) - 1.0
+
+
+class DigitsFeatures(FeatureNetwork):
+    """Features of the committed digits network."""
+
+    def __init__(self) -> None:
+        name = find("digits-features")
+        self.name, self.metric, self.identity = name.name, name.metric, name.identity
+        self.dims = DigitsNetwork.dims
+        self.network = DigitsNetwork().eval()
+        self.network.load_state_dict(load(name.read()))
+
+    @torch.inference_mode()
+    def extract(self, pixels_nCHW: Tensor) -> Tensor:
+        """Features (n, 64) of digits (n, 1, 8, 8), on the processor, whatever device the pixels are on."""
+        if pixels_nCHW.dtype != torch.uint8 or tuple(pixels_nCHW.shape[1:]) != (1, 8, 8):
+            raise ValueError(
+                f"digits-features takes uint8 (n, 1, 8, 8), not {pixels_nCHW.dtype} "
+                f"{tuple(pixels_nCHW.shape)}: use a feature network made for these images."
+            )
+        if pixels_nCHW.numel() and int(pixels_nCHW.max()) >= DigitsNetwork.levels:
+            raise ValueError(
+                f"digits-features takes levels 0…16, and a pixel is {int(pixels_nCHW.max())}: "
+                "use a feature network made for these images."
+            )
+        rows = []
+        for batch in pixels_nCHW.cpu().split(BATCH):
+            padded = F.pad(batch, (0, 0, 0, 0, 0, 0, 0, BATCH - len(batch)))
+            rows.append(self.network.features(scaled(padded, DigitsNetwork.levels))[: len(batch)])
+        return torch.cat(rows) if rows else torch.zeros(0, self.dims)
+
+
+_NETWORKS: dict[str, type[FeatureNetwork]] = {"digits-features": DigitsFeatures}
+
+
+@functools.cache
+def feature_network(name: str) -> FeatureNetwork:
+    """The feature network of a name; ValueError with the nearest name if there is none."""
+    return _NETWORKS[find(name).name]()

@@ -1,0 +1,143 @@
+"""Sample quality: the Fréchet distance of generated images, from moments of one shard after another.
+
+A shard draws 256 images from their own seeds, keeps them as uint8 and reduces their features to the
+moments of fixed blocks. Blocks are merged in shard order, so the number does not depend on who computed
+which shard, nor on what was interrupted.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from bench.cells import Cell
+from bench.errors import CellFailed
+from bench.metrics.frechet import FrechetEstimate, group_frechet
+from bench.metrics.moments import BlockMoments, Moments
+from bench.records import Record
+from bench.store import Part
+from bench.workbench import Workbench, counted
+from models.base import NonFiniteSamples
+from models.seeds import Seeds, shard_stream
+
+if TYPE_CHECKING:
+    from models.base import ImageModel
+    from models.samplers import Sampler
+
+BLOCKS = 20
+"""Blocks of a group: what the jackknife leaves out one at a time."""
+
+
+class Quality:
+    """Cells of kind `quality`: sample, extract, compare with the training images."""
+
+    def part(self, cell: Cell, index: int, bench: Workbench) -> Part:
+        """Sample one shard and reduce it to moments."""
+        started = time.perf_counter()
+        pixels, nfe = sample_shard(bench.model(cell), cell, index, bench.runtime.device)
+        features = bench.features.extract(pixels).cpu().numpy()
+        moments = BlockMoments(cell.spec["group"] // BLOCKS, features.shape[1])
+        moments.add(cell.shard(index).start, features)
+        seconds = time.perf_counter() - started
+        arrays = {"pixels": pixels.cpu().numpy(), **moments.to_arrays()}
+        return Part(arrays, {"nfe": nfe, "seconds": seconds})
+
+    def records(self, cell: Cell, parts: list[Part], bench: Workbench) -> list[Record]:
+        """Distances to the training images, and what it took."""
+        moments = BlockMoments.merged([BlockMoments.from_arrays(part.arrays) for part in parts])
+        sizes = np.asarray(cell.items)
+        nfe = float((np.asarray([part.info["nfe"] for part in parts]) * sizes).sum() / sizes.sum())
+        seconds = sum(part.info["seconds"] for part in parts)
+        return distance_records(cell, moments, bench, nfe=nfe, seconds=seconds)
+
+
+class Floor:
+    """The cell of real test images, scored exactly as generated ones are."""
+
+    def part(self, cell: Cell, index: int, bench: Workbench) -> Part:
+        """Moments of as many whole groups of test images as there are."""
+        group = cell.spec["group"]
+        pixels = bench.pixels("test")
+        pixels = pixels[: len(pixels) // group * group]
+        features = bench.features.extract(pixels).cpu().numpy()
+        moments = BlockMoments(group // BLOCKS, features.shape[1])
+        moments.add(0, features)
+        return Part(moments.to_arrays(), {})
+
+    def records(self, cell: Cell, parts: list[Part], bench: Workbench) -> list[Record]:
+        """The same distances as those of generated images."""
+        return distance_records(cell, BlockMoments.from_arrays(parts[0].arrays), bench)
+
+
+def distance_records(cell: Cell, moments: BlockMoments, bench: Workbench, **columns: Any) -> list[Record]:
+    """The Fréchet distance at equal n and its debiased value, each with its 95 % interval."""
+    group = cell.spec["group"]
+    reference = Moments.of(bench.features.extract(bench.pixels("train")).cpu().numpy())
+    found = group_frechet(moments, group_size=group, blocks_per_group=BLOCKS, reference=reference)
+    metric = bench.features.metric
+    protocol = _protocol(metric, found, bench, group)
+    columns = {**columns, "n": found.n, "split": "train", "unit": ""}
+    at_equal_n = bench.row(
+        cell,
+        metric=f"{metric}@{group}",
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        protocol=protocol,
+        **columns,
+    )
+    debiased = bench.row(
+        cell,
+        metric=f"{metric} debiased",
+        value=found.debiased,
+        low=found.debiased_low,
+        high=found.debiased_high,
+        protocol=f"{protocol}, bias of n={group} removed by the jackknife",
+        **columns,
+    )
+    return [at_equal_n, debiased]
+
+
+def _protocol(metric: str, found: FrechetEstimate, bench: Workbench, group: int) -> str:
+    reference = f"{bench.data.name} train n={len(bench.data.train)}"
+    groups = f"mean of {found.groups} groups of {group}" if found.groups > 1 else f"one group of {group}"
+    return f"{metric}@{group} [{bench.features.identity}, unresized, {reference}, {groups}, {found.method}]"
+
+
+def sample_shard(model: ImageModel, cell: Cell, index: int, device: str) -> tuple[torch.Tensor, float]:
+    """The images of one shard, uint8 (n, C, H, W), and the evaluations each took."""
+    settings, seed = cell.spec["sampling"], cell.spec["seed"]
+    sampler = make_sampler(settings)
+    images = cell.shard(index)
+    stream = shard_stream(seed, index, device)
+    batches = []
+    with torch.inference_mode(), counted(model) as evaluations:
+        for start in range(images.start, images.stop, settings["batch"]):
+            chosen = range(start, min(start + settings["batch"], images.stop))
+            batches.append(_sample_batch(model, sampler, Seeds(seed, chosen, stream), cell, index))
+    return torch.cat(batches), evaluations.rows / len(images)
+
+
+def _sample_batch(
+    model: ImageModel, sampler: Sampler | None, seeds: Seeds, cell: Cell, shard: int
+) -> torch.Tensor:
+    try:
+        return model.sample(len(seeds.images), sampler, seeds)
+    except NonFiniteSamples as error:
+        step = "" if error.step is None else f", step {error.step} of {cell.row['steps']}"
+        raise CellFailed(
+            f"a sample is not finite: shard {shard}, image {seeds.images[error.image]}{step}, "
+            f"sampler {cell.row['sampler']}; no distance is computed from it"
+        ) from error
+
+
+def make_sampler(settings: dict[str, Any]) -> Sampler | None:
+    """The sampler of a cell; None for a family that samples in its own way."""
+    if settings["steps"] is None:
+        return None
+    from models.samplers import sampler
+
+    return sampler(settings["sampler"], settings["steps"], grid=settings["grid"], **settings["options"])

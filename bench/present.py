@@ -1,0 +1,114 @@
+"""Turns a run's results and the store into its report. Pandas and pictures, no torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import filelock
+
+from bench import files
+from bench.errors import UsageError, unknown
+from bench.records import Record, to_frame
+from bench.run import RUN, read_records
+from bench.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bench.report import ReportData
+
+SHEET_IMAGES = 64
+
+
+def run_folders(results: Path) -> list[Path]:
+    """Folders of runs, the one written last at the end."""
+    folders = [path.parent for path in (results / "runs").glob(f"*/{RUN}")]
+    return sorted(folders, key=lambda folder: ((folder / RUN).stat().st_mtime_ns, folder.name))
+
+
+def find_run(results: Path, name: str = "") -> Path:
+    """The folder of a run given by folder, name or the start of its name; the latest without one."""
+    if name and (Path(name) / RUN).is_file():
+        return Path(name)
+    folders = run_folders(results)
+    if not folders:
+        raise UsageError(f"There is no run in {results / 'runs'}: start one with `noisebench run digits`.")
+    matching = [folder for folder in folders if folder.name.startswith(name)]
+    if not matching:
+        raise unknown("run", name, [folder.name for folder in folders])
+    return matching[-1]
+
+
+def write_report(folder: Path, store_root: Path) -> Path:
+    """Write report.html, report.md and their pictures; returns the page's path."""
+    from bench.report.markdown import figures_png, render_markdown
+    from bench.report.page import render_html
+
+    data = report_data(folder, Store(store_root))
+    with filelock.FileLock(folder / ".lock"):
+        page = folder / "report.html"
+        files.write_text(page, render_html(data))
+        for name, png in figures_png(data).items():
+            files.write_bytes(folder / "figures" / name, png)
+        files.write_text(folder / "report.md", render_markdown(data))
+    return page
+
+
+def report_data(folder: Path, store: Store) -> ReportData:
+    """Everything the report shows, from the run's folder and the store."""
+    from bench.report import ReportData
+
+    records = read_records(folder)
+    run = json.loads((folder / RUN).read_text())
+    calls = run["provenance"]
+    run = {**run, "provenance": [call for call in calls if call["computed"]] or calls[:1]}
+    return ReportData(
+        suite=run["spec"]["resolved"]["name"],
+        records=to_frame(records),
+        run=run,
+        curves=_curves(records, store),
+        sheets=_sheets(records, store, run),
+    )
+
+
+def _curves(records: list[Record], store: Store) -> pd.DataFrame:
+    """Learning curves of the trained models."""
+    import pandas as pd
+
+    frames = []
+    for record in records:
+        part = store.load_part(record.cell_key, 0) if record.metric == "training time" else None
+        if part is not None:
+            columns = {name: part.arrays[f"curve.{name}"] for name in ("step", "loss", "seconds")}
+            frames.append(pd.DataFrame({"model": record.model, **columns}))
+    empty = pd.DataFrame(columns=["model", "step", "loss", "seconds"])
+    return pd.concat(frames, ignore_index=True) if frames else empty
+
+
+def _sheets(records: list[Record], store: Store, run: dict[str, Any]) -> dict[str, bytes]:
+    """Real test images, then the first images of each model's best cell: same seeds, not chosen."""
+    from bench import data
+    from bench.report.sheets import contact_sheet
+    from bench.report.tables import cell_label
+
+    images = data.load(run["spec"]["resolved"]["dataset"])
+    sheets = {"real": contact_sheet(images.test[:SHEET_IMAGES], images.levels)}
+    for record in best_cells(records):
+        part = store.load_part(record.cell_key, 0)
+        if part is not None:
+            label = cell_label(record.model, record.sampler, record.steps)
+            sheets[label] = contact_sheet(part.arrays["pixels"][:SHEET_IMAGES], images.levels)
+    return sheets
+
+
+def best_cells(records: list[Record]) -> list[Record]:
+    """For each model the cell with the smallest distance at equal n, best model first."""
+    best: dict[str, Record] = {}
+    for record in records:
+        if "@" in record.metric and record.value is not None and record.family != "reference":
+            known = best.get(record.model)
+            if known is None or known.value is None or record.value < known.value:
+                best[record.model] = record
+    return sorted(best.values(), key=lambda record: record.value or 0.0)

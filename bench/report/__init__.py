@@ -1,0 +1,38 @@
+"""The comparison of a run: one self-contained HTML page, a Markdown page, figures and sample sheets.
+
+    page.render_html(report)          the page: no network, a content security policy that forbids it
+    markdown.render_markdown(report)  the same answers for a repository page
+    markdown.figures_png(report)      the figures that page links to
+    sheets.contact_sheet(pixels, …)   a PNG of images side by side
+
+Everything here is a pure function of its `ReportData`: the same records give the same bytes. Importing
+this package is cheap; altair, vl-convert and jinja2 are loaded by the function that needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """What a report is made of.
+
+    records  one row a number, the columns of `bench.records.Record`
+    run      the content of run.json: spec as passed and resolved, provenance of every call
+    curves   columns model, step, loss, seconds: the training loss on the way
+    sheets   caption -> PNG bytes, in the order to show; `real` is the sheet of real images, the others
+             are named by `tables.cell_label`
+    suite    name of the suite
+    """
+
+    records: pd.DataFrame
+    run: Mapping[str, Any]
+    curves: pd.DataFrame
+    sheets: Mapping[str, bytes] = field(default_factory=dict)
+    suite: str = ""

@@ -1,0 +1,85 @@
+"""All figures of a report, in the order of the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bench.report import ReportData, tables
+from bench.report.curves import learning_curves
+from bench.report.evaluations import quality_vs_nfe
+from bench.report.likelihood import bits_per_dim
+from bench.report.pareto import pareto
+
+if TYPE_CHECKING:
+    import altair as alt
+
+__all__ = ["Figure", "all_figures", "bits_per_dim", "learning_curves", "pareto", "quality_vs_nfe", "specs"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure: one chart, or small multiples.
+
+    name     identifier, fit for a file name
+    caption  one sentence: how to read it
+    panels   charts of equal form; none: the figure was not measured, and `caption` says so
+    """
+
+    name: str
+    title: str
+    caption: str
+    panels: tuple[alt.LayerChart, ...]
+
+
+def all_figures(report: ReportData) -> list[Figure]:
+    """Pareto front, quality by evaluations, bits per dimension, learning curves."""
+    records = tables.tidy(report.records)
+    families = dict(zip(records["model"], records["family"], strict=True))
+    return [
+        _figure(
+            "pareto",
+            "Quality against speed",
+            "Cells on the staircase are best at their speed; the others are faded. Bars are 95 % intervals.",
+            "No cell has both a quality and a throughput.",
+            pareto(records),
+        ),
+        _figure(
+            "evaluations",
+            "Quality against evaluations of the network",
+            "A panel a model, a line a sampler, the same axes in all. Bars are 95 % intervals.",
+            "No cell with a choice of sampler and steps has a quality.",
+            *quality_vs_nfe(records).values(),
+        ),
+        _figure(
+            "bits",
+            "Bits per dimension",
+            "Test images. A triangle is an upper bound: the true value lies at it or left of it; a diamond "
+            "is an estimate, which may err on either side. Bars are 95 % intervals.",
+            "No likelihood was measured.",
+            bits_per_dim(records),
+        ),
+        _figure(
+            "curves",
+            "Learning curves",
+            "Training loss and its running median. Objectives differ, so panels have axes of their own.",
+            "No learning curve was recorded.",
+            *learning_curves(report.curves, families).values(),
+        ),
+    ]
+
+
+def _figure(name: str, title: str, caption: str, absent: str, *panels: alt.LayerChart | None) -> Figure:
+    drawn = tuple(panel for panel in panels if panel is not None)
+    return Figure(name, title, caption if drawn else absent, drawn)
+
+
+def specs(figure: Figure) -> list[dict[str, Any]]:
+    """Vega-Lite of every panel as plain data, without the address of its schema and a configuration."""
+    found = []
+    for panel in figure.panels:
+        spec = panel.to_dict(validate=False)
+        for key in ("$schema", "usermeta", "config"):
+            spec.pop(key, None)
+        found.append(spec)
+    return found

@@ -1,0 +1,172 @@
+"""The report as Markdown, fit for a repository page, and its figures as PNG files."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from bench.report import ReportData, tables, theme
+from bench.report.text import interval, is_number, number
+from bench.report.verdict import verdicts
+
+if TYPE_CHECKING:
+    import altair as alt
+    import pandas as pd
+    from PIL import Image
+
+    from bench.report.figures import Figure
+
+WIDTH = 760
+PANEL_WIDTH = 330
+GAP = 24
+DENSITY = 2
+"""Pixels of a PNG for one px of the figure."""
+
+
+def render_markdown(report: ReportData, figures: str = "figures") -> str:
+    """The answers, the ranking, links to the PNG figures in the folder `figures`, what failed."""
+    from bench.report.figures import all_figures
+
+    records = tables.tidy(report.records)
+    best = tables.best_per_model(tables.cells(records))
+    drawn = [figure for figure in all_figures(report) if figure.panels]
+    parts = [
+        f"# {escaped(report.suite or 'noisebench')}",
+        "\n".join(f"- **{escaped(answer.label)}:** {_said(answer)}" for answer in verdicts(records)),
+        _ranking(records, best),
+        *(_figure(figure, figures) for figure in drawn),
+        _missing(tables.not_measured(records)),
+        _protocols(records),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def figures_png(report: ReportData) -> dict[str, bytes]:
+    """File name -> PNG of every figure that has something to show, on white paper."""
+    from bench.report.figures import all_figures
+
+    return {f"{figure.name}.png": _png(figure.panels) for figure in all_figures(report) if figure.panels}
+
+
+def escaped(text: Any) -> str:
+    """Text from records that can neither mark up, nor end a table cell, nor start a tag.
+
+    >>> escaped("a|b <script>")
+    'a\\\\|b &lt;script&gt;'
+    """
+    flat = html.escape(" ".join(str(text).split()), quote=False)
+    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", flat)
+
+
+def _said(answer: Any) -> str:
+    label = f"{answer.label}: "
+    return escaped(str(answer).removeprefix(label))
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[bool]) -> str:
+    """A Markdown table of text that is escaped already."""
+    rule = ["---:" if numeric else "---" for numeric in right]
+    lines = [heads, rule, *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _ranking(records: pd.DataFrame, best: pd.DataFrame) -> str:
+    if best.empty:
+        return "Nothing was measured in this run."
+    metric = tables.headline_metric(tables.generators(records)) or "quality"
+    heads = ["Model", "Family", "Sampler", f"{escaped(metric)} ↓", "Evaluations"]
+    heads += ["Images/s ↑", "Bits/dim ↓", "Kind"]
+    rows = [_ranked(row) for row in best.to_dict("records")]
+    floor = tables.reference(records, metric)
+    if floor is not None:
+        value = escaped(interval(floor["value"], floor["low"], floor["high"]))
+        rows.append([f"*{escaped(floor['model'])}*", "", "", value, "", "", "", ""])
+    for _, row in tables.anchors(records).iterrows():
+        value = escaped(interval(row["value"], row["low"], row["high"]))
+        rows.append([f"*{escaped(row['model'])}*", "", "", "", "", "", value, escaped(row["kind"])])
+    note = "The best cell of every model; values with 95 % intervals, real images and anchors in italics."
+    return f"{note}\n\n" + _table(heads, rows, [False, False, False, True, True, True, True, False])
+
+
+def _ranked(row: dict[Any, Any]) -> list[str]:
+    """One model of the ranking."""
+    steps = f" {int(row['steps'])}" if is_number(row["steps"]) else ""
+    failed = "" if row["status"] == "ok" else f" ({row['status']})"
+    values = [
+        interval(row[name], row[f"{name}_low"], row[f"{name}_high"]) for name in ("quality", "speed", "bits")
+    ]
+    quality, speed, bits = (escaped(value) for value in values)
+    kind = row["bits_kind"] if isinstance(row["bits_kind"], str) else ""
+    names = [escaped(row["model"] + failed), escaped(row["family"]), escaped(row["sampler"] + steps)]
+    return [*names, quality, number(row["nfe"]), speed, bits, escaped(kind)]
+
+
+def _figure(figure: Figure, folder: str) -> str:
+    name = escaped(figure.title)
+    return f"## {name}\n\n![{name}]({folder}/{figure.name}.png)\n\n{escaped(figure.caption)}"
+
+
+def _missing(rows: pd.DataFrame) -> str:
+    if rows.empty:
+        return ""
+    lines = [
+        [
+            *(escaped(row[name]) for name in ("status", "model")),
+            _sampler(row),
+            escaped(row["metric"]),
+            _why(row),
+        ]
+        for row in rows.to_dict("records")
+    ]
+    heads = ["Status", "Model", "Sampler", "Metric", "Why"]
+    return "## Without a number\n\n" + _table(heads, lines, [False] * len(heads))
+
+
+def _sampler(row: dict[Any, Any]) -> str:
+    return escaped(f"{row['sampler']} {int(row['steps'])}" if is_number(row["steps"]) else row["sampler"])
+
+
+def _why(row: dict[Any, Any]) -> str:
+    return escaped(row["error"] or row["protocol"] or "no reason recorded")
+
+
+def _protocols(records: pd.DataFrame) -> str:
+    """How the numbers of the ranking were obtained."""
+    metrics = [tables.headline_metric(tables.generators(records)), tables.SPEED, tables.BITS]
+    rows = records[
+        records["metric"].isin(metrics) & (records["protocol"] != "") & (records["status"] == "ok")
+    ]
+    lines = dict.fromkeys(f"- {escaped(protocol)}" for protocol in rows["protocol"] if protocol)
+    return "## Protocols\n\n" + "\n".join(lines) if lines else ""
+
+
+def _png(panels: Sequence[alt.LayerChart]) -> bytes:
+    """Panels side by side, two in a row, as one PNG."""
+    from PIL import Image
+
+    images = [_drawn(panel, WIDTH if len(panels) == 1 else PANEL_WIDTH) for panel in panels]
+    columns, gap = min(2, len(images)), GAP * DENSITY
+    rows = [images[start : start + columns] for start in range(0, len(images), columns)]
+    across = max(image.width for image in images) + gap
+    heights = [max(image.height for image in row) + gap for row in rows]
+    sheet = Image.new("RGB", (across * columns + gap, sum(heights) + gap), theme.LIGHT["paper"])
+    for index, row in enumerate(rows):
+        for column, image in enumerate(row):
+            sheet.paste(image, (gap + column * across, gap + sum(heights[:index])))
+    stream = io.BytesIO()
+    sheet.save(stream, format="PNG", optimize=True)
+    return stream.getvalue()
+
+
+def _drawn(panel: alt.LayerChart, width: int) -> Image.Image:
+    """One chart at a fixed width, on paper."""
+    import vl_convert
+    from PIL import Image
+
+    spec = panel.to_dict(validate=False) | {"width": width}
+    config = theme.vega_config("light") | {"background": theme.LIGHT["paper"], "font": "sans-serif"}
+    data = vl_convert.vegalite_to_png(spec, config=config, scale=DENSITY)
+    return Image.open(io.BytesIO(data)).convert("RGB")

@@ -1,0 +1,184 @@
+"""A run: a suite, its cells in the store, and the folder that shows them.
+
+    results/runs/<suite>-<hash of the resolved suite>/
+        run.json                        suite as passed and as resolved, provenance of every call
+        results.csv .json .parquet      one row a number
+        report.html  report.md          the comparison page and its figures
+
+The folder is a view of the store: it can be made again with the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import filelock
+
+from bench import files
+from bench.cells import Cell, Planner, check_names
+from bench.drivers.events import Event, Finished
+from bench.errors import UsageError
+from bench.records import Record, from_rows, to_frame, to_rows
+from bench.runtime import Runtime
+from bench.store import Store
+from bench.suite import Suite
+
+if TYPE_CHECKING:
+    pass
+
+RUN = "run.json"
+RESULTS = "results"
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a suite's results are kept, under one results folder."""
+
+    suite: Suite
+    source: str
+    results: Path
+
+    @property
+    def name(self) -> str:
+        """`<suite>-<hash>`: the same command finds the same run."""
+        return f"{self.suite.name}-{self.suite.digest}"
+
+    @property
+    def folder(self) -> Path:
+        """The run's own folder."""
+        return self.results / "runs" / self.name
+
+    @property
+    def store(self) -> Store:
+        """The store that all runs of the results folder share."""
+        return Store(self.results / "store")
+
+
+def make_planner(suite: Suite, runtime: Runtime) -> Planner:
+    """Check every name in the suite, load its data and make its cells; nothing is computed."""
+    from bench.data import load
+    from bench.metrics.feature_names import find
+
+    check_names(suite)
+    data = _as_usage(load, suite.dataset)
+    features = _as_usage(find, suite.quality.features)
+    return Planner(suite, data, runtime, features.identity)
+
+
+def _as_usage(function: Any, argument: str) -> Any:
+    try:
+        return function(argument)
+    except (ValueError, FileNotFoundError) as error:
+        raise UsageError(str(error)) from error
+
+
+def execute(run: Run, planner: Planner) -> Iterator[Event]:
+    """Compute what is missing and write the run's files; yields what happens."""
+    from bench import provenance
+    from bench.drivers.in_process import InProcess
+    from bench.workbench import Workbench, check_models
+
+    check_models(planner)
+    call = provenance.collect(planner.runtime)
+    bench = Workbench(planner.data, run.store, planner.runtime, run.suite.quality.features)
+    finished: list[Finished] = []
+    try:
+        for event in InProcess(planner, bench).run():
+            if isinstance(event, Finished):
+                finished.append(event)
+            yield event
+    finally:
+        # Also after Ctrl-C: what was finished is shown, what was not is simply missing.
+        write_results(run, finished, call)
+
+
+def write_results(run: Run, finished: Sequence[Finished], call: dict[str, Any]) -> None:
+    """run.json, traces of failures and the tables; two calls in one folder take turns."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(run.folder / ".lock"):
+        computed = sum(1 for event in finished if event.outcome == "ok")
+        _append_call(run, {**call, "computed": computed, "cached": _count(finished, "cached")})
+        for event in finished:
+            if event.trace:
+                files.write_text(run.folder / "errors" / f"{event.cell.key[:12]}.txt", event.trace)
+        records = [record for event in finished for record in _records(run, event)]
+        write_tables(run.folder, records)
+
+
+def _count(finished: Sequence[Finished], outcome: str) -> int:
+    return sum(1 for event in finished if event.outcome == outcome)
+
+
+def _records(run: Run, event: Finished) -> list[Record]:
+    """A cell's records as this run shows them; a failed cell is one row that says why."""
+    named = {"run": run.name, "suite": run.suite.name}
+    if event.outcome in ("ok", "cached"):
+        return [record.replace(**named) for record in event.records]
+    metric = {"quality": "quality", "likelihood": "bits/dim"}.get(event.cell.kind, event.cell.kind)
+    row = {**event.cell.row, **named, "dataset": run.suite.dataset, "metric": metric}
+    if "weights_sha256" not in row or event.outcome == "skipped":
+        row["cell_key"] = ""
+    else:
+        row["cell_key"] = event.cell.key
+    return [Record(**row, status="failed" if event.outcome == "failed" else "skipped", error=event.error)]
+
+
+def _append_call(run: Run, call: dict[str, Any]) -> None:
+    path = run.folder / RUN
+    old = json.loads(path.read_text()) if path.is_file() else {}
+    files.write_json(
+        path,
+        {
+            "schema": 1,
+            "run": run.name,
+            "created": old.get("created", call["time"]),
+            "spec": {"passed": run.source, "resolved": run.suite.model_dump(mode="json")},
+            "provenance": [*old.get("provenance", []), call],
+        },
+    )
+
+
+def write_tables(folder: Path, records: Sequence[Record]) -> None:
+    """results.json, .csv and .parquet, with the same rows in the same order."""
+    import io
+
+    frame = to_frame(records)
+    rows = [files.canonical_json(row) for row in to_rows(records)]
+    files.write_text(folder / f"{RESULTS}.json", "[\n" + ",\n".join(rows) + "\n]\n")
+    files.write_text(folder / f"{RESULTS}.csv", frame.to_csv(index=False, lineterminator="\n"))
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    files.write_bytes(folder / f"{RESULTS}.parquet", buffer.getvalue())
+
+
+def read_records(folder: Path) -> list[Record]:
+    """The records of a run's folder."""
+    path = folder / f"{RESULTS}.json"
+    if not path.is_file():
+        raise UsageError(
+            f"{folder} holds no {path.name}: give the folder of a run, as `noisebench run` printed it."
+        )
+    try:
+        return from_rows(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{path} cannot be read ({error}): run the suite again to make it anew.") from error
+
+
+def cell_states(run: Run, planner: Planner) -> Iterator[tuple[Cell, str]]:
+    """Every cell with `cached`, `missing`, or `waits` where its weights are still to be trained."""
+    store = run.store
+    for cell in planner.references():
+        yield cell, "cached" if store.is_finished(cell.key) else "missing"
+    for label in planner.suite.models:
+        training = planner.training(label)
+        trained = store.is_finished(training.key)
+        yield training, "cached" if trained else "missing"
+        family, native = planner.traits(label)
+        weights = store.records(training.key)[0].weights_sha256 if trained else ""
+        for cell in planner.dependents(label, family, native, weights):
+            known = trained and store.is_finished(cell.key)
+            yield cell, "cached" if known else "missing" if trained else "waits"

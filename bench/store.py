@@ -1,0 +1,146 @@
+"""The store: trained weights, shards and finished cells by content key, shared by all runs.
+
+    <root>/cells/<key[:2]>/<key>/
+        cell.json                what the key is the hash of
+        part-000.safetensors …   one file a shard, written once, whole
+        records.json             the numbers
+        DONE                     size and SHA-256 of every file above, written last
+    <root>/locks/<key>.lock
+
+A cell without DONE is unfinished, whatever files it has; its finished parts are used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import filelock
+
+from bench import files
+from bench.identity import SCHEMA, file_sha256
+from bench.records import Record, from_rows, to_rows
+
+if TYPE_CHECKING:
+    import numpy as np
+
+DONE = "DONE"
+RECORDS = "records.json"
+CELL = "cell.json"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One shard's result: arrays, and what describes them."""
+
+    arrays: Mapping[str, np.ndarray]
+    info: Mapping[str, Any]
+
+
+class Store:
+    """Finished work by content key under one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, key: str) -> Path:
+        """Where a cell's files are."""
+        return self.root / "cells" / key[:2] / key
+
+    def lock(self, key: str) -> filelock.BaseFileLock:
+        """Held by the one process that works on a cell; the kernel frees it when that process dies."""
+        path = self.root / "locks" / f"{key}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return filelock.FileLock(path)
+
+    def begin(self, key: str, kind: str, spec: Mapping[str, Any]) -> Path:
+        """The folder of a cell about to be computed, its specification written."""
+        folder = self.folder(key)
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write_json(folder / CELL, {"schema": SCHEMA, "kind": kind, "key": key, "spec": spec})
+        return folder
+
+    def part_path(self, key: str, index: int) -> Path:
+        """The file of one shard."""
+        return self.folder(key) / f"part-{index:03d}.safetensors"
+
+    def save_part(self, key: str, index: int, part: Part) -> None:
+        """Write one shard, whole or not at all."""
+        files.write_arrays(self.part_path(key, index), part.arrays, part.info)
+
+    def load_part(self, key: str, index: int) -> Part | None:
+        """A shard written before; None where there is none, or where it is damaged (it is removed)."""
+        path = self.part_path(key, index)
+        if not path.is_file():
+            return None
+        try:
+            return Part(*files.read_arrays(path))
+        except Exception:  # whatever a damaged file raises, the remedy is to compute it again
+            path.unlink(missing_ok=True)
+            return None
+
+    def finish(self, key: str, records: Sequence[Record]) -> None:
+        """Record the numbers and seal the cell."""
+        folder = self.folder(key)
+        files.write_json(folder / RECORDS, to_rows(records))
+        names = sorted(p.name for p in folder.iterdir() if p.name != DONE and files.TEMPORARY not in p.name)
+        manifest = {n: [(folder / n).stat().st_size, file_sha256(folder / n)] for n in names}
+        files.write_json(folder / DONE, manifest)
+
+    def is_finished(self, key: str) -> bool:
+        """Whether the cell is sealed and every file has its recorded size, the numbers also their hash."""
+        return not self.damage(key, thorough=False) and (self.folder(key) / DONE).is_file()
+
+    def damage(self, key: str, thorough: bool = True) -> list[str]:
+        """Files of a sealed cell that are missing or differ from what was sealed."""
+        folder = self.folder(key)
+        if not (folder / DONE).is_file():
+            return []
+        try:
+            manifest = json.loads((folder / DONE).read_text())
+        except ValueError:
+            return [DONE]
+        bad = []
+        for name, (size, sha256) in manifest.items():
+            path = folder / name
+            hashed = thorough or name == RECORDS
+            if not path.is_file() or path.stat().st_size != size or (hashed and file_sha256(path) != sha256):
+                bad.append(name)
+        return bad
+
+    def discard_damage(self, key: str) -> list[str]:
+        """Break the seal of a damaged cell and remove its bad files, so that they are made again."""
+        bad = self.damage(key)
+        for name in (*bad, *([DONE] if bad else [])):
+            (self.folder(key) / name).unlink(missing_ok=True)
+        return bad
+
+    def records(self, key: str) -> list[Record]:
+        """The numbers of a finished cell."""
+        return from_rows(json.loads((self.folder(key) / RECORDS).read_text()))
+
+    def __iter__(self) -> Iterator[str]:
+        """Keys of every cell, finished or not."""
+        for folder in sorted((self.root / "cells").glob("*/*")):
+            if folder.is_dir():
+                yield folder.name
+
+    def size(self, key: str) -> int:
+        """Bytes on disk."""
+        return sum(path.stat().st_size for path in self.folder(key).iterdir() if path.is_file())
+
+    def remove(self, key: str) -> None:
+        """Delete a cell."""
+        shutil.rmtree(self.folder(key), ignore_errors=True)
+        (self.root / "locks" / f"{key}.lock").unlink(missing_ok=True)
+
+
+def machine_lock() -> filelock.ReadWriteLock:
+    """Shared by everything that computes on this machine; a timing takes it alone."""
+    return filelock.ReadWriteLock(Path(tempfile.gettempdir()) / f"noisebench-{os.getuid()}.lock.db")

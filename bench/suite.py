@@ -1,0 +1,268 @@
+"""A suite says what to measure: data set, models with their training, samplers × steps, metrics, sizes.
+
+It is a YAML file, one of the built-in names (`noisebench ls suites`) or a path of the user's own. A file
+may `extends:` another suite and state only what differs. Unknown keys and names are errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from bench.errors import UsageError, unknown
+from bench.identity import content_key
+
+Positive = Annotated[int, Field(gt=0)]
+Metric = Literal["quality", "likelihood", "throughput"]
+METRICS: tuple[Metric, ...] = ("quality", "likelihood", "throughput")
+
+
+class _Strict(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Training(_Strict):
+    """How a model is trained: AdamW, linear warm-up then cosine decay to 0, averaged weights."""
+
+    steps: Positive = 2000
+    batch_size: Positive = 64
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_steps: int = Field(100, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    checkpoint_every: Positive = 200
+
+
+class Model(_Strict):
+    """A model of the suite: which class, its options, training and likelihood protocol."""
+
+    model: str
+    options: dict[str, Any] = {}
+    training: Training = Training()
+    likelihood: dict[str, Any] = {}
+
+
+class SamplerChoice(_Strict):
+    """One sampler at several numbers of steps."""
+
+    name: str
+    steps: list[Positive] = Field(min_length=1)
+    options: dict[str, Any] = {}
+
+    @field_validator("steps", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, int) else value
+
+
+class Sampling(_Strict):
+    """How many images a cell has, in which inner batch, by which samplers, on which grid."""
+
+    images: Positive = 1440
+    batch: Positive = 64
+    grid: str = "shared"
+    samplers: list[SamplerChoice] = []
+
+    @model_validator(mode="after")
+    def _batch_divides_shard(self) -> Sampling:
+        if 256 % self.batch:
+            raise ValueError(f"sampling.batch must divide the shard of 256 images, and {self.batch} does not")
+        return self
+
+
+class Quality(_Strict):
+    """The feature network, and the equal number of images at which every Fréchet distance is taken."""
+
+    features: str
+    group: Positive
+
+
+class Likelihood(_Strict):
+    """Test images whose likelihood is taken (null: all of them), in inner batches of `batch`."""
+
+    images: Positive | None = None
+    batch: Positive = 64
+
+    @model_validator(mode="after")
+    def _batch_divides_shard(self) -> Likelihood:
+        if 256 % self.batch:
+            raise ValueError(
+                f"likelihood.batch must divide the shard of 256 images, and {self.batch} does not"
+            )
+        return self
+
+
+class Throughput(_Strict):
+    """Batch of a timed trajectory, discarded first runs, counted runs."""
+
+    batch: Positive = 64
+    warmup: int = Field(1, ge=0)
+    repeats: int = Field(9, ge=3)
+
+
+class Suite(_Strict):
+    """The whole resolved suite; `digest` identifies it."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    description: str = ""
+    dataset: str
+    seed: int = Field(0, ge=0)
+    dtype: Literal["float32"] = "float32"
+    metrics: list[Metric] = list(METRICS)
+    training: Training = Training()
+    models: dict[str, Model] = Field(min_length=1)
+    sampling: Sampling = Sampling()
+    quality: Quality
+    likelihood: Likelihood = Likelihood()
+    throughput: Throughput = Throughput()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _training_defaults(cls, data: Any) -> Any:
+        """Each model's training starts from the suite's; a bare name or import path will do."""
+        if not isinstance(data, dict) or not isinstance(data.get("models"), dict):
+            return data
+        defaults = data.get("training") or {}
+        models = {}
+        for label, entry in data["models"].items():
+            entry = {"model": entry} if isinstance(entry, str) else dict(entry or {})
+            entry.setdefault("model", label)
+            if isinstance(defaults, dict) and isinstance(entry.get("training", {}), dict):
+                entry["training"] = {**defaults, **entry.get("training", {})}
+            models[label] = entry
+        return {**data, "models": models}
+
+    @model_validator(mode="after")
+    def _groups_divide_images(self) -> Suite:
+        if self.sampling.images % self.quality.group:
+            raise ValueError(
+                f"sampling.images ({self.sampling.images}) must be a multiple of quality.group "
+                f"({self.quality.group}), the number of images at which distances are compared"
+            )
+        return self
+
+    @property
+    def digest(self) -> str:
+        """First twelve hex digits of the SHA-256 of the resolved suite."""
+        return content_key(self.model_dump(mode="json", exclude={"description"}))[:12]
+
+
+def builtin_names() -> list[str]:
+    """Suites that come with the package."""
+    folder = resources.files("bench") / "suites"
+    return sorted(item.name[: -len(".yaml")] for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def _read(source: str) -> tuple[dict[str, Any], str]:
+    """The mapping in a built-in suite or file, and where it was found."""
+    if source in builtin_names():
+        text = (resources.files("bench") / "suites" / f"{source}.yaml").read_text(encoding="utf-8")
+        where = f"suite {source}"
+    elif Path(source).suffix in (".yaml", ".yml"):
+        if not Path(source).is_file():
+            raise UsageError(f"There is no suite file {source}: give the path of a YAML file that exists.")
+        text, where = Path(source).read_text(encoding="utf-8"), source
+    else:
+        raise unknown("suite", source, builtin_names(), "A suite of your own is a path that ends in .yaml.")
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{where} is not valid YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(data, dict):
+        raise UsageError(f"{where} must be a mapping of keys, such as `dataset: digits`.")
+    return data, where
+
+
+def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """`change` over `base`, mappings merged key by key, anything else replaced."""
+    merged = dict(base)
+    for key, value in change.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _expand(source: str, seen: Sequence[str] = ()) -> dict[str, Any]:
+    data, where = _read(source)
+    base = data.pop("extends", None)
+    if base is None:
+        return data
+    if base in (*seen, source):
+        raise UsageError(f"{where} extends itself through {base}: remove one of the `extends:` lines.")
+    return _merge(_expand(str(base), (*seen, source)), data)
+
+
+def _valid_keys(location: Sequence[int | str]) -> list[str]:
+    """The keys allowed at the place a validation error names."""
+    model: Any = Suite
+    for part in location[:-1]:
+        if isinstance(part, int) or not hasattr(model, "model_fields"):
+            continue
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        inner = {"models": Model, "samplers": SamplerChoice}.get(str(part), annotation)
+        model = inner if inner is not None else model
+    return list(getattr(model, "model_fields", {}))
+
+
+def _explain(error: pydantic.ValidationError, source: str) -> UsageError:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return unknown(f"key in suite {source}:", place, _valid_keys_paths(first["loc"]))
+    message = str(first.get("ctx", {}).get("error", first["msg"]))
+    return UsageError(f"Suite {source}: {place + ': ' if place else ''}{message}.".replace("..", "."))
+
+
+def _valid_keys_paths(location: Sequence[int | str]) -> list[str]:
+    prefix = "".join(f"{part}." for part in location[:-1])
+    return [prefix + key for key in _valid_keys(location)]
+
+
+def load_suite(source: str, overrides: Mapping[str, Any] | None = None) -> Suite:
+    """The suite called or stored at `source`, with `overrides` merged over it.
+
+    Raises UsageError, one sentence, for an unknown name, key or a value out of range.
+    """
+    data = _merge(_expand(source), overrides or {})
+    try:
+        return Suite.model_validate(data)
+    except pydantic.ValidationError as error:
+        raise _explain(error, source) from None
+
+
+def select(suite: Suite, models: Sequence[str], samplers: Sequence[str], metrics: Sequence[str]) -> Suite:
+    """The suite cut down to some models, samplers and metrics; empty means all.
+
+    A model given as an import path (`package.module:Class`) that the suite does not name is added, with
+    the suite's training.
+    """
+    entries = dict(suite.models)
+    for name in models:
+        if name not in entries:
+            if ":" not in name:
+                raise unknown("model", name, entries, "See: noisebench ls models.")
+            entries[name] = Model(model=name, training=suite.training)
+    offered = [choice.name for choice in suite.sampling.samplers]
+    for name in samplers:
+        if name not in offered:
+            raise unknown(f"sampler in suite {suite.name}", name, offered, "See: noisebench ls samplers.")
+    for name in metrics:
+        if name not in METRICS:
+            raise unknown("metric", name, METRICS)
+    chosen = [choice for choice in suite.sampling.samplers if not samplers or choice.name in samplers]
+    return Suite.model_validate(
+        {
+            **suite.model_dump(),
+            "models": {k: v.model_dump() for k, v in entries.items() if not models or k in models},
+            "sampling": {**suite.sampling.model_dump(), "samplers": [c.model_dump() for c in chosen]},
+            "metrics": [metric for metric in suite.metrics if not metrics or metric in metrics],
+        }
+    )

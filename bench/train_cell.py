@@ -1,0 +1,65 @@
+"""The training cell: train a model, calibrate it, store its weights and learning curve."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from safetensors.torch import save
+
+from bench import files, registry
+from bench.cells import Cell
+from bench.identity import file_sha256
+from bench.records import Record
+from bench.store import Part
+from bench.suite import Model
+from bench.training import Progress, Trainer
+from bench.workbench import WEIGHTS, Workbench, parameter_count
+from models.base import ImageModel
+from models.seeds import derive_seed
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+def train_cell(cell: Cell, entry: Model, bench: Workbench) -> Iterator[Progress]:
+    """Train (or go on training) and store; the first progress says where it starts."""
+    folder, spec, seed = bench.store.folder(cell.key), cell.spec["model"], cell.spec["seed"]
+    torch.manual_seed(derive_seed("weights", seed))
+    model = registry.build(spec["path"], dict(spec["options"]), tuple(spec["shape"]), spec["levels"])
+    pixels = bench.pixels("train")
+    trainer = Trainer(model, pixels, entry.training, seed, bench.runtime.device, folder / CHECKPOINT)
+    yield Progress(trainer.step, entry.training.steps, float("nan"))
+    yield from trainer.run()
+    trained = trainer.accelerator.unwrap_model(trainer.model)
+    with torch.no_grad():
+        generator = torch.Generator(trained.device).manual_seed(derive_seed("calibrate", seed))
+        trained.calibrate(pixels.to(trained.device), generator)
+    _store(cell, trained, trainer, bench)
+
+
+def _store(cell: Cell, trained: ImageModel, trainer: Trainer, bench: Workbench) -> None:
+    folder = bench.store.folder(cell.key)
+    state = {name: value.cpu().contiguous() for name, value in trained.state_dict().items()}
+    files.write_bytes(folder / WEIGHTS, save(state))
+    info = {"seconds": trainer.seconds, "params": parameter_count(trained)}
+    bench.store.save_part(cell.key, 0, Part(trainer.curve.arrays(), info))
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    bench.store.finish(cell.key, [_record(cell, trained, trainer, bench)])
+
+
+def _record(cell: Cell, trained: ImageModel, trainer: Trainer, bench: Workbench) -> Record:
+    """What the training cost; the hash of the weights is what everything else is keyed by."""
+    config = cell.spec["training"]
+    return bench.row(
+        cell,
+        family=trained.family,
+        params=parameter_count(trained),
+        weights_sha256=file_sha256(bench.store.folder(cell.key) / WEIGHTS),
+        dtype=cell.spec["training"]["precision"].replace("no", "float32"),
+        metric="training time",
+        value=trainer.seconds,
+        unit="s",
+        seconds=trainer.seconds,
+        protocol=f"AdamW, {config['steps']} steps of {config['batch_size']} images, averaged weights, "
+        f"{bench.runtime.threads} threads; no interval: trained once",
+    )

@@ -1,0 +1,205 @@
+"""Training that can be killed at any moment and ends with the same bits.
+
+Everything random at a step is a function of (seed, step): the batch, the noise of the loss, dropout. A
+checkpoint therefore holds only weights, their moving average, the optimiser's moments and the curve, as
+safetensors, replaced whole; a run that goes on from it does what an uninterrupted run does.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from bench import files
+from bench.errors import CellFailed
+from bench.suite import Training
+from models.base import ImageModel
+from models.seeds import derive_seed
+
+CURVE_POINTS = 200
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands: `loss` is the mean since the last report."""
+
+    step: int
+    steps: int
+    loss: float
+
+
+@dataclass
+class Curve:
+    """Mean loss of successive stretches of steps, and the seconds spent until their ends."""
+
+    step: list[int] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """For storing."""
+        return {
+            "curve.step": np.asarray(self.step, np.int64),
+            "curve.loss": np.asarray(self.loss, np.float64),
+            "curve.seconds": np.asarray(self.seconds, np.float64),
+        }
+
+    @classmethod
+    def of(cls, arrays: dict[str, np.ndarray]) -> Curve:
+        """From `arrays()`."""
+        return cls(*(arrays[f"curve.{name}"].tolist() for name in ("step", "loss", "seconds")))
+
+
+def learning_rate(config: Training, step: int) -> float:
+    """Linear warm-up over `warmup_steps`, then half a cosine from the full rate to 0 at `steps`."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    span = max(1, config.steps - config.warmup_steps)
+    return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * (step - config.warmup_steps) / span))
+
+
+def ema_decay(config: Training, step: int) -> float:
+    """min(decay, (1 + step) / (10 + step)): early weights are forgotten fast."""
+    return min(config.ema_decay, (1 + step) / (10 + step))
+
+
+def batch_indices(n: int, batch: int, seed: int, step: int) -> Tensor:
+    """Indices of the batch of a step: epochs are permutations seeded by (seed, epoch), remainders dropped."""
+    batch = min(batch, n)
+    epoch, position = divmod(step, n // batch)
+    generator = torch.Generator().manual_seed(derive_seed("epoch", seed, epoch))
+    return torch.randperm(n, generator=generator)[position * batch : (position + 1) * batch]
+
+
+class Trainer:
+    """Trains one model on uint8 pixels; after `run` it holds the averaged weights."""
+
+    def __init__(
+        self, model: ImageModel, pixels: Tensor, config: Training, seed: int, device: str, checkpoint: Path
+    ) -> None:
+        self.config, self.seed, self.checkpoint = config, seed, checkpoint
+        self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision=config.precision)
+        optimizer = torch.optim.AdamW(
+            model.parameters(),
+            lr=config.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=config.weight_decay,
+        )
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.pixels = pixels.to(self.accelerator.device)
+        self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
+        self.curve, self.step, self.seconds = Curve(), 0, 0.0
+        self._restore()
+
+    def run(self) -> Iterator[Progress]:
+        """Train to the last step, saving a checkpoint as often as configured."""
+        self.model.train()
+        stretch = max(1, self.config.steps // CURVE_POINTS)
+        losses: list[Tensor] = []
+        started = time.perf_counter() - self.seconds
+        while self.step < self.config.steps:
+            losses.append(self._advance())
+            self.step += 1
+            if self.step % stretch == 0 or self.step == self.config.steps:
+                mean = self._checked_mean(losses)
+                losses.clear()
+                self.seconds = time.perf_counter() - started
+                self.curve.step.append(self.step)
+                self.curve.loss.append(mean)
+                self.curve.seconds.append(self.seconds)
+                yield Progress(self.step, self.config.steps, mean)
+                if self._due(stretch):
+                    self._save()
+        self._adopt_average()
+
+    def _due(self, stretch: int) -> bool:
+        """Checkpoints fall on ends of stretches, so that no running mean has to be saved."""
+        every = max(self.config.checkpoint_every, stretch) // stretch * stretch
+        return self.step % every == 0 or self.step == self.config.steps
+
+    def _advance(self) -> Tensor:
+        """One optimiser step; the loss stays on the device."""
+        step, config, device = self.step, self.config, self.accelerator.device
+        torch.manual_seed(derive_seed("dropout", self.seed, step))
+        generator = torch.Generator(device).manual_seed(derive_seed("loss", self.seed, step))
+        index = batch_indices(len(self.pixels), config.batch_size, self.seed, step).to(device)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config, step)
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.accelerator.autocast():
+            loss = self.model.loss(self.pixels[index], None, generator)
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+        self.optimizer.step()
+        self._update_average(step)
+        return loss.detach()
+
+    @torch.no_grad()
+    def _update_average(self, step: int) -> None:
+        current = [value for _, value in self.model.named_parameters()]
+        torch._foreach_lerp_(list(self.average.values()), current, 1.0 - ema_decay(self.config, step))
+
+    def _checked_mean(self, losses: list[Tensor]) -> float:
+        values = torch.stack(losses).double().cpu()
+        if not bool(torch.isfinite(values).all()):
+            first = self.step - len(losses) + int((~torch.isfinite(values)).nonzero()[0]) + 1
+            raise CellFailed(
+                f"training diverged: the loss of step {first} of {self.config.steps} is not finite; "
+                "lower training.learning_rate"
+            )
+        return float(values.mean())
+
+    @torch.no_grad()
+    def _adopt_average(self) -> None:
+        for name, value in self.model.named_parameters():
+            value.copy_(self.average[name])
+        self.model.eval()
+
+    def _save(self) -> None:
+        arrays = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        arrays |= {f"average.{name}": value for name, value in self.average.items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            arrays |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+        plain = {name: torch.as_tensor(value).cpu().numpy() for name, value in arrays.items()}
+        files.write_arrays(
+            self.checkpoint, plain | self.curve.arrays(), {"step": self.step, "seconds": self.seconds}
+        )
+
+    def _restore(self) -> None:
+        """Go on from the checkpoint; a damaged one is as good as none."""
+        if not self.checkpoint.is_file():
+            return
+        try:
+            arrays, info = files.read_arrays(self.checkpoint)
+        except Exception:  # whatever a damaged file raises, the remedy is to start again
+            return
+        tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
+        self.model.load_state_dict(_under("model.", tensors))
+        for name, value in _under("average.", tensors).items():
+            self.average[name].copy_(value)
+        self.optimizer.load_state_dict(
+            {**self.optimizer.state_dict(), "state": _optimizer_state(_under("optimizer.", tensors))}
+        )
+        self.curve = Curve.of(arrays)
+        self.step, self.seconds = int(info["step"]), float(info["seconds"])
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _optimizer_state(tensors: dict[str, Tensor]) -> dict[int, dict[str, Any]]:
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in tensors.items():
+        index, _, key = name.partition(".")
+        state.setdefault(int(index), {})[key] = value
+    return state

@@ -1,0 +1,130 @@
+"""What a measurement works with: data, store, device, trained models and feature network, loaded once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from bench import registry
+from bench.cells import Cell, Planner
+from bench.errors import CellFailed
+from bench.identity import file_sha256
+from bench.records import Record
+from bench.runtime import Runtime
+from bench.store import Part, Store
+from models.base import ImageModel
+
+if TYPE_CHECKING:
+    from bench.data import ImageData
+    from bench.metrics.features import FeatureNetwork
+
+WEIGHTS = "weights.safetensors"
+
+
+class Measurement(Protocol):
+    """How one kind of cell is measured: shard by shard, then into numbers."""
+
+    def part(self, cell: Cell, index: int, bench: Workbench) -> Part:
+        """Compute one shard; a pure function of cell and index."""
+        ...
+
+    def records(self, cell: Cell, parts: list[Part], bench: Workbench) -> list[Record]:
+        """The numbers of all shards, merged in shard order."""
+        ...
+
+
+class Workbench:
+    """Loads what cells need and keeps it."""
+
+    def __init__(self, data: ImageData, store: Store, runtime: Runtime, features: str) -> None:
+        self.data, self.store, self.runtime = data, store, runtime
+        self._features_name = features
+        self._models: dict[str, ImageModel] = {}
+        torch.set_num_threads(runtime.threads)
+
+    @functools.cached_property
+    def features(self) -> FeatureNetwork:
+        """The feature network of the suite."""
+        from bench.metrics.features import feature_network
+
+        return feature_network(self._features_name)
+
+    def pixels(self, split: str) -> Tensor:
+        """All images of a split, uint8 (N, C, H, W), on the processor."""
+        return torch.from_numpy(self.data.train if split == "train" else self.data.test)
+
+    def model(self, cell: Cell) -> ImageModel:
+        """The trained model of a cell, its weights checked against the hash in the cell."""
+        if cell.weights not in self._models:
+            path = self.store.folder(cell.weights) / WEIGHTS
+            found = file_sha256(path)
+            if found != cell.spec["weights"]:
+                raise CellFailed(
+                    f"{WEIGHTS} of {cell.row['model']} has SHA-256 {found[:12]}… instead of "
+                    f"{cell.spec['weights'][:12]}…: run `noisebench doctor --fix` and start again"
+                )
+            self._models[cell.weights] = load_model(cell.spec["model"], path, self.runtime.device)
+        return self._models[cell.weights]
+
+    def row(self, cell: Cell, **columns: Any) -> Record:
+        """A record of a cell with the columns that every record of it shares."""
+        base: dict[str, Any] = {
+            "cell_key": cell.key,
+            "dataset": self.data.name,
+            "device": self.runtime.device,
+            **cell.row,
+        }
+        if cell.weights:
+            base["params"] = parameter_count(self.model(cell))
+        return Record(**{**base, **columns})
+
+
+def check_models(planner: Planner) -> None:
+    """Build every model of a suite without memory for its weights: wrong options end here, not in an hour."""
+    data = planner.data
+    for label, entry in planner.suite.models.items():
+        path = planner.path(label)
+        registry.check_options(path, entry.likelihood, "nll", "likelihood option")
+        with torch.device("meta"):
+            registry.build(path, dict(entry.options), data.shape, data.levels)
+
+
+def load_model(spec: dict[str, Any], path: Any, device: str) -> ImageModel:
+    """Build a model and load its weights, ready to evaluate."""
+    from safetensors.torch import load_file
+
+    model = registry.build(spec["path"], dict(spec["options"]), tuple(spec["shape"]), spec["levels"])
+    model.load_state_dict(load_file(path))
+    return model.to(device).eval()
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Number of trained parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+class Evaluations:
+    """Counts how many images a network was evaluated on, whoever called it."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def _count(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.dim()]
+        self.rows += tensors[0].shape[0] if tensors else 1
+
+
+@contextmanager
+def counted(model: ImageModel) -> Iterator[Evaluations]:
+    """Counts the evaluations of `model.network`: the number of function evaluations is rows / images."""
+    evaluations = Evaluations()
+    handle = model.network.register_forward_pre_hook(evaluations._count, with_kwargs=True)
+    try:
+        yield evaluations
+    finally:
+        handle.remove()

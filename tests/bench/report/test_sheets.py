@@ -1,0 +1,62 @@
+"""Sample sheets show the pixels that were given, each of them, the same way every time."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.report.sheets import contact_sheet
+
+
+def opened(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))
+
+
+def digits(n: int, channels: int = 1) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 17, (n, channels, 8, 6)).astype(np.uint8)
+
+
+def test_size_is_tiles_and_gaps() -> None:
+    assert opened(contact_sheet(digits(7), 17, columns=3, scale=4)).shape == (3 * 34 - 2, 3 * 26 - 2, 4)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_pixel_is_where_it_belongs(channels: int) -> None:
+    pixels = digits(5, channels)
+    sheet = opened(contact_sheet(pixels, 17, columns=2, scale=3))
+    expected = np.rint(pixels[3].astype(float) * 255 / 16).astype(np.uint8).transpose(1, 2, 0)
+    assert (sheet[25:49:3, 19:37:3, :3] == expected).all()
+    assert (sheet[25:49, 19:37, 3] == 255).all()
+
+
+def test_gaps_and_empty_places_are_transparent() -> None:
+    sheet = opened(contact_sheet(digits(3), 17, columns=2, scale=2))
+    assert (sheet[16, :, 3] == 0).all()
+    assert (sheet[17:, 13:, 3] == 0).all()
+
+
+def test_same_pixels_same_bytes() -> None:
+    assert contact_sheet(digits(9), 17) == contact_sheet(digits(9), 17)
+    assert contact_sheet(digits(9), 17) != contact_sheet(digits(9)[::-1].copy(), 17)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "options", "sentence"),
+    [
+        (np.zeros((2, 8, 8), np.uint8), {}, "shape"),
+        (np.zeros((0, 1, 8, 8), np.uint8), {}, "n > 0"),
+        (np.full((1, 1, 8, 8), 20, np.uint8), {"levels": 17}, "number of levels"),
+        (np.zeros((1, 1, 8, 8), np.uint8), {"scale": 0}, "at least 1"),
+    ],
+)
+def test_bad_input_is_one_sentence(pixels: np.ndarray, options: dict[str, int], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        contact_sheet(pixels, **options)
+
+
+def test_floats_are_refused() -> None:
+    with pytest.raises(TypeError, match="quantise"):
+        contact_sheet(np.zeros((1, 1, 8, 8)))  # type: ignore[arg-type]
