@@ -10,6 +10,7 @@ import filelock
 
 from bench import files
 from bench.errors import UsageError, unknown
+from bench.identity import code_sha256, content_key, file_sha256
 from bench.records import Record, to_frame
 from bench.run import RUN, read_records
 from bench.store import Store
@@ -41,19 +42,46 @@ def find_run(results: Path, name: str = "") -> Path:
     return matching[-1]
 
 
-def write_report(folder: Path, store_root: Path) -> Path:
-    """Write report.html, report.md and their pictures; returns the page's path."""
+PAGE, MARKDOWN, FIGURES, MADE_FROM = "report.html", "report.md", "figures", ".report"
+
+
+def write_report(folder: Path, store_root: Path, again: bool = False) -> Path:
+    """Write report.html, report.md and their pictures; returns the page's path.
+
+    A report made from the same results by the same code is left as it is, unless it is asked for `again`.
+    """
     from bench.report.markdown import figures_png, render_markdown
     from bench.report.page import render_html
 
-    data = report_data(folder, Store(store_root))
     with filelock.FileLock(folder / ".lock"):
-        page = folder / "report.html"
+        page, made_from = folder / PAGE, _made_from(folder)
+        seal = folder / MADE_FROM
+        known = page.is_file() and (folder / MARKDOWN).is_file() and seal.is_file()
+        if known and seal.read_text() == made_from and not again:
+            return page
+        seal.unlink(missing_ok=True)
+        data = report_data(folder, Store(store_root))
         files.write_text(page, render_html(data))
         for name, png in figures_png(data).items():
-            files.write_bytes(folder / "figures" / name, png)
-        files.write_text(folder / "report.md", render_markdown(data))
+            files.write_bytes(folder / FIGURES / name, png)
+        files.write_text(folder / MARKDOWN, render_markdown(data, FIGURES))
+        files.write_text(seal, made_from)
     return page
+
+
+def _made_from(folder: Path) -> str:
+    """Identifies what a report is made from: results, run and the code that draws."""
+    assets = sorted((Path(__file__).parent / "report" / "assets").iterdir())
+    code = [code_sha256(path) for path in sorted((Path(__file__).parent / "report").glob("*.py"))]
+    parts = [*code, *map(file_sha256, assets), file_sha256(folder / "results.json")]
+    return content_key([*parts, _shown_run(folder)])
+
+
+def _shown_run(folder: Path) -> dict[str, Any]:
+    """run.json with the calls that computed something: asking again does not change a report."""
+    run: dict[str, Any] = json.loads((folder / RUN).read_text())
+    calls = run["provenance"]
+    return {**run, "provenance": [call for call in calls if call["computed"]] or calls[:1]}
 
 
 def report_data(folder: Path, store: Store) -> ReportData:
@@ -61,9 +89,7 @@ def report_data(folder: Path, store: Store) -> ReportData:
     from bench.report import ReportData
 
     records = read_records(folder)
-    run = json.loads((folder / RUN).read_text())
-    calls = run["provenance"]
-    run = {**run, "provenance": [call for call in calls if call["computed"]] or calls[:1]}
+    run = _shown_run(folder)
     return ReportData(
         suite=run["spec"]["resolved"]["name"],
         records=to_frame(records),

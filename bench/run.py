@@ -79,21 +79,38 @@ def _as_usage(function: Any, argument: str) -> Any:
 def execute(run: Run, planner: Planner) -> Iterator[Event]:
     """Compute what is missing and write the run's files; yields what happens."""
     from bench import provenance
-    from bench.drivers.in_process import InProcess
-    from bench.workbench import Workbench, check_models
 
-    check_models(planner)
     call = provenance.collect(planner.runtime)
-    bench = Workbench(planner.data, run.store, planner.runtime, run.suite.quality.features)
+    states = list(cell_states(run, planner))
+    complete = all(state == "cached" for _, state in states)
+    events = _from_store(run, states) if complete else _compute(run, planner)
     finished: list[Finished] = []
     try:
-        for event in InProcess(planner, bench).run():
+        for event in events:
             if isinstance(event, Finished):
                 finished.append(event)
             yield event
     finally:
         # Also after Ctrl-C: what was finished is shown, what was not is simply missing.
+        order = {(cell.kind, cell.label): place for place, (cell, _) in enumerate(states)}
+        finished.sort(key=lambda event: order[event.cell.kind, event.cell.label])
         write_results(run, finished, call)
+
+
+def _from_store(run: Run, states: Sequence[tuple[Cell, str]]) -> Iterator[Event]:
+    """A complete run, read back without loading what computes."""
+    for cell, _ in states:
+        yield Finished(cell, "cached", run.store.records(cell.key))
+
+
+def _compute(run: Run, planner: Planner) -> Iterator[Event]:
+    """The driver's events; a suite that cannot be computed is refused before anything is written."""
+    from bench.drivers.in_process import InProcess
+    from bench.workbench import Workbench, check_models
+
+    check_models(planner)
+    bench = Workbench(planner.data, run.store, planner.runtime, run.suite.quality.features)
+    return InProcess(planner, bench).run()
 
 
 def write_results(run: Run, finished: Sequence[Finished], call: dict[str, Any]) -> None:

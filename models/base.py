@@ -83,9 +83,7 @@ class ImageModel(nn.Module, ABC):
     ) -> Tensor:
         """n images as uint8 pixels (n, C, H, W); all randomness comes from `seeds`."""
 
-    def calibrate(  # noqa: B027  (optional by design)
-        self, pixels: Tensor, generator: torch.Generator | None = None
-    ) -> None:
+    def calibrate(self, pixels: Tensor, generator: torch.Generator | None = None) -> None:
         """Fit what is fitted once after training, on training pixels, with the averaged weights."""
 
     @property

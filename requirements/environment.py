@@ -1,8 +1,8 @@
 """The state of `.venv`: what it holds, whether that is what is wanted, and how it gets there.
 
-`.venv/.setup-state` is a record of what was installed, written last and whole. While an installer runs it says
-`unfinished`; a set-up that was killed is therefore known by it and made anew, since nobody can tell which
-files are missing (the installer's own cache keeps the downloads). A try that failed before it changed
+`.venv/.setup-state` is a record of what was installed, written last and whole. While an installer runs it
+says `unfinished`; a set-up that was killed is therefore known by it and made anew, since nobody can tell
+which files are missing (the installer's own cache keeps the downloads). A try that failed before it changed
 anything puts the former record back. `.venv/.setup-lock` lets one set-up run at a time.
 
 Versions come from pins.txt, used as constraints, which serves the CPU and the CUDA builds of torch alike.

@@ -271,6 +271,15 @@ def test_two_calls_at_once_install_once(project: Project) -> None:
     assert "waiting for it" in said
 
 
+def test_uv_can_take_its_own_lock(project: Project) -> None:
+    """Protects five minutes: uv locks `.venv/.lock`, and waits that long if its caller holds it."""
+    lock = project.root / ".venv/.lock"
+    code = f"import fcntl; fcntl.flock(open('{lock}', 'a'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    project.uv(f'{sys.executable} -c "{code}" && echo free >> "{project.notes}"')
+    project.call()
+    assert "free" in project.calls()
+
+
 # Failing installers.
 
 

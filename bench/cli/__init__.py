@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from bench.errors import UsageError
@@ -12,6 +13,8 @@ STOPPED = "Stopped. The same command goes on from here."
 
 def main() -> None:
     """Entry point of `noisebench`; every foreseen error is one sentence on standard error."""
+    # The profiler that counts memory writes notes of its own to the terminal; read when torch loads it.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     import typer
 
     from bench.cli.app import app

@@ -100,7 +100,7 @@ def report(
     from bench.present import find_run, write_report
 
     folder = find_run(results, run)
-    page = write_report(folder, results / "store")
+    page = write_report(folder, results / "store", again=True)
     print(json.dumps({"report": str(page)}) if as_json else f"Report: {page}")
 
 

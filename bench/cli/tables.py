@@ -121,9 +121,8 @@ def _runs(results: Path) -> list[dict[str, Any]]:
     for folder in run_folders(results):
         run = json.loads((folder / "run.json").read_text())
         call = run["provenance"][-1]
-        rows.append(
-            {"run": folder.name, "suite": run["spec"]["passed"], "last call": call["time"], "folder": str(folder)}
-        )
+        suite = run["spec"]["passed"]
+        rows.append({"run": folder.name, "suite": suite, "last call": call["time"], "folder": str(folder)})
     return rows
 
 

@@ -80,7 +80,8 @@ def _samples(records: pd.DataFrame, table: pd.DataFrame, metric: str | None) -> 
 def _floor(value: float, floor: pd.Series | None) -> str:
     if floor is None or not floor["value"] > 0:
         return ""
-    return f", {value / floor['value']:.2g}× the floor of real images ({number(floor['value'])})"
+    real = interval(floor["value"], floor["low"], floor["high"])
+    return f", {value / floor['value']:.2g}× the floor of real images, {real}"
 
 
 def _likelihood(records: pd.DataFrame) -> Verdict | None:

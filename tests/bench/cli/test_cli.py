@@ -29,7 +29,7 @@ Call = Callable[..., subprocess.CompletedProcess[str]]
         ("run digits --set dataset=digit", "digits"),
         ("run digits --set sampling.grid=shard", "shared"),
         ("run digits --set quality.features=digit-features", "digits-features"),
-        ("run digits --set models.vae.options.latent=3 --models vae", "Unknown option"),
+        ("run digits --set models.vae.options.latnet=3 --models vae", "Did you mean 'latent'?"),
         ("run digits --set models.vae.likelihood.k=3 --models vae", "Unknown likelihood option"),
         ("run digits --models no_module:Model", "no module 'no_module'"),
         ("run digits --device gpu", "Unknown device 'gpu'. "),
