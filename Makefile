@@ -1,6 +1,7 @@
 # `make bench` on a bare machine needs python3 and make; all it makes is in .venv and results.
 PYTHON ?= python3
 ARGS ?=
+WORKERS ?= 2
 PATHS = bench models kernels tests requirements
 
 .DEFAULT_GOAL := help
@@ -8,13 +9,13 @@ PATHS = bench models kernels tests requirements
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
-	@echo 'variables:  ARGS="..." for the command, PYTHON=/path/to/python3 for the set-up'
+	@echo 'variables:  ARGS="..." for the command, WORKERS=2 test processes, PYTHON=/path/to/python3 for the set-up'
 
 bench: setup ## measure the digits suite and write its report; again: go on where it stopped
 	@.venv/bin/noisebench run digits $(ARGS)
 
 test: setup-dev ## run the tests
-	@.venv/bin/python -m pytest $(ARGS)
+	@.venv/bin/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 campaign: setup-dev ## run the long forms of the tests
 	@.venv/bin/python -m pytest -m campaign $(ARGS)

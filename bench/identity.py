@@ -55,18 +55,21 @@ def code_sha256(path: Path) -> str:
 
 
 def _module_files(module: str) -> list[Path]:
-    """The file of a module; every file of a package, since a package may load its own by name."""
-    try:
-        spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        spec = None
+    """The file of a module; every file of a package, since a package may load its own by name.
+
+    Submodules are found by path: looking them up by name would import their parents, and torch with them.
+    """
+    top, *rest = module.split(".")
+    spec = importlib.util.find_spec(top)
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return []
-    origin = Path(spec.origin)
-    top_level = "." not in module
-    return (
-        sorted(origin.parent.rglob("*.py")) if spec.submodule_search_locations and not top_level else [origin]
-    )
+    if not rest:
+        return [Path(spec.origin)]
+    place = Path(spec.origin).parent.joinpath(*rest)
+    if (place / "__init__.py").is_file():
+        return sorted(place.rglob("*.py"))
+    file = place.with_suffix(".py")
+    return [file] if file.is_file() else []
 
 
 def _imports(path: Path) -> set[str]:

@@ -116,9 +116,9 @@ class Trainer:
                 self.curve.step.append(self.step)
                 self.curve.loss.append(mean)
                 self.curve.seconds.append(self.seconds)
-                yield Progress(self.step, self.config.steps, mean)
                 if self._due(stretch):
                     self._save()
+                yield Progress(self.step, self.config.steps, mean)
         self._adopt_average()
 
     def _due(self, stretch: int) -> bool:

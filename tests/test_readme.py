@@ -29,22 +29,22 @@ def test_the_worked_example_runs_as_printed(
     tmp_path: Path, noisebench: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     (tmp_path / "pixel_histogram.py").write_text(_block("python", "class PixelHistogram"))
-    program, *arguments = shlex.split(_block("sh", "PixelHistogram"))
+    (tmp_path / "mine.yaml").write_text(_block("yaml", "pixel_histogram:PixelHistogram"))
+    program, *arguments = shlex.split(_block("sh", "mine.yaml"))
     assert program == "noisebench"
-    models = ["--models", "pixel_histogram:PixelHistogram"]
-    arguments = [*arguments[: arguments.index("--models")], *models]
-    done = noisebench(*arguments)
+    assert arguments[-2:] == ["--models", "histogram,vae"]
+    done = noisebench(*arguments[:-1], "histogram")
     assert done.returncode == 0, done.stderr + done.stdout
     (results,) = (tmp_path / "results" / "runs").glob("*/results.json")
     rows = {(row["model"], row["metric"]): row for row in json.loads(results.read_text())}
-    trained = rows["pixel_histogram:PixelHistogram", "bits/dim"]["value"]
+    trained = rows["histogram", "bits/dim"]["value"]
     counted = rows["per-pixel histogram", "bits/dim"]["value"]
     assert trained == pytest.approx(counted, abs=0.03)
 
 
 def test_the_suite_in_the_readme_is_valid(tmp_path: Path) -> None:
     path = tmp_path / "more.yaml"
-    path.write_text(_block("yaml", "extends: digits"))
+    path.write_text(_block("yaml", "name: more-steps"))
     assert load_suite(str(path)).name == yaml.safe_load(path.read_text())["name"]
 
 

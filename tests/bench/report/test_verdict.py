@@ -14,7 +14,7 @@ def said(records: list[Record]) -> dict[str, str]:
 def test_best_samples_name_cell_metric_interval_and_floor() -> None:
     sentence = said(synthetic_records())["Best samples"]
     assert "rectified-flow with heun at 99 evaluations" in sentence
-    assert "FD-digits@360 1.87 [1.73, 2.00], 1.1× the floor of real images (1.71)" in sentence
+    assert "FD-digits@360 1.87 [1.73, 2.00], 1.1× the floor of real images, 1.71 [1.52, 1.93]" in sentence
     assert "not told apart" not in sentence
 
 
