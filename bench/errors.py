@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
+
+from models import names
 
 
 class UsageError(Exception):
@@ -15,8 +16,5 @@ class CellFailed(Exception):
 
 
 def unknown(kind: str, name: str, valid: Iterable[str], hint: str = "") -> UsageError:
-    """`Unknown sampler 'ddmi'. Did you mean 'ddim'? …`, naming all valid ones when none is near."""
-    choices = sorted(valid)
-    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-    guess = f"Did you mean '{near[0]}'?" if near else f"Valid: {', '.join(choices) or 'none'}."
-    return UsageError(" ".join(filter(None, [f"Unknown {kind} '{name}'.", guess, hint])))
+    """`Unknown sampler 'ddmi'. Did you mean 'ddim'? …`, as a usage error."""
+    return UsageError(names.unknown(kind, name, valid, hint))

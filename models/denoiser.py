@@ -13,7 +13,6 @@ Shapes: B batch, C channels, H height, W width.
 
 from __future__ import annotations
 
-import difflib
 import functools
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.names import unknown
 from models.paths import GaussianPath
 
 PREDICTIONS = ("epsilon", "x0", "v", "velocity")
@@ -33,9 +33,7 @@ Scalar = Any
 def check_prediction(kind: str) -> None:
     """Refuse an unknown prediction type, naming the nearest."""
     if kind not in PREDICTIONS:
-        near = difflib.get_close_matches(kind, PREDICTIONS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"use one of {', '.join(PREDICTIONS)}."
-        raise ValueError(f"There is no prediction '{kind}': {hint}")
+        raise ValueError(unknown("prediction", kind, PREDICTIONS))
 
 
 def combination(kind: str, path: GaussianPath, t: Scalar) -> tuple[Scalar, Scalar]:

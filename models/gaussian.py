@@ -8,7 +8,6 @@ Shapes: B batch, C channels, H height, W width, D = C·H·W.
 
 from __future__ import annotations
 
-import difflib
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from models.base import ImageModel, NonFiniteSamples
 from models.denoiser import Denoiser, check_prediction, target
 from models.grids import grid
+from models.names import unknown
 from models.paths import GaussianPath
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ class GaussianPathModel(ImageModel):
         super().__init__(shape, levels)
         check_prediction(prediction)
         if times not in TIMES:
-            near = difflib.get_close_matches(times, TIMES, n=1)
-            raise ValueError(f"Training times follow {' or '.join(near or TIMES)}, and not {times!r}.")
+            raise ValueError(unknown("law of training times", times, TIMES))
         self.network = network
         self.path, self.prediction, self.times, self.clip = path, prediction, times, clip
 

@@ -6,9 +6,10 @@ is left (Î± > 0) and every prediction type is defined; the prior there is N(0, Ï
 
 from __future__ import annotations
 
-import difflib
 import math
 from typing import TYPE_CHECKING
+
+from models.names import unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,9 +44,7 @@ GRIDS: dict[str, Callable[[GaussianPath, int], Grid]] = {"shared": shared, "unif
 def check(name: str, steps: int) -> None:
     """Refuse an unknown grid with the nearest name, and a number of steps below one."""
     if name not in GRIDS:
-        near = difflib.get_close_matches(name, GRIDS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"use one of {', '.join(GRIDS)}."
-        raise ValueError(f"There is no grid '{name}': {hint}")
+        raise ValueError(unknown("grid", name, GRIDS))
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ValueError(f"A grid needs a whole number of steps, one or more, and not {steps!r}.")
 

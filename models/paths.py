@@ -9,7 +9,6 @@ cosine, Liu et al. 2022 (2209.03003) for the straight line; log-SNR as in Kingma
 
 from __future__ import annotations
 
-import difflib
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
+
+from models.names import unknown
 
 Time = TypeVar("Time", float, Tensor)
 
@@ -186,7 +187,5 @@ PATHS: dict[str, type[GaussianPath]] = {
 def path(name: str) -> GaussianPath:
     """The path of a name; an unknown one is answered with the nearest."""
     if name not in PATHS:
-        near = difflib.get_close_matches(name, PATHS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"use one of {', '.join(PATHS)}."
-        raise ValueError(f"There is no path '{name}': {hint}")
+        raise ValueError(unknown("path", name, PATHS))
     return PATHS[name]()

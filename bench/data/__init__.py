@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import hashlib
 import importlib
 from dataclasses import dataclass
 
 import numpy as np
+
+from models.names import unknown
 
 _MODULES = {"digits": "bench.data.digits"}
 
@@ -67,9 +68,7 @@ def names() -> tuple[str, ...]:
 
 def _module(name: str) -> str:
     if name not in _MODULES:
-        near = difflib.get_close_matches(name, _MODULES, n=1)
-        hint = f"Did you mean '{near[0]}'?" if near else f"Valid: {', '.join(_MODULES)}."
-        raise ValueError(f"Unknown dataset '{name}'. {hint}")
+        raise ValueError(unknown("dataset", name, _MODULES))
     return _MODULES[name]
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from importlib import resources
+
+from models.names import unknown
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,5 @@ NAMES = {
 def find(name: str) -> FeatureName:
     """The feature network of a name; ValueError with the nearest name if there is none."""
     if name not in NAMES:
-        near = difflib.get_close_matches(name, NAMES, n=1)
-        hint = f"Did you mean '{near[0]}'?" if near else f"Valid: {', '.join(NAMES)}."
-        raise ValueError(f"Unknown feature network '{name}'. {hint}")
+        raise ValueError(unknown("feature network", name, NAMES))
     return NAMES[name]

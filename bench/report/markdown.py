@@ -38,6 +38,7 @@ def render_markdown(report: ReportData, figures: str = "figures") -> str:
         "\n".join(f"- **{escaped(answer.label)}:** {_said(answer)}" for answer in verdicts(records)),
         _ranking(records, best),
         *(_figure(figure, figures) for figure in drawn),
+        _samples(report, figures),
         _missing(tables.not_measured(records)),
         _protocols(records),
     ]
@@ -45,10 +46,33 @@ def render_markdown(report: ReportData, figures: str = "figures") -> str:
 
 
 def figures_png(report: ReportData) -> dict[str, bytes]:
-    """File name -> PNG of every figure that has something to show, on white paper."""
+    """File name -> PNG of every figure that has something to show, on white paper, and of every sheet."""
     from bench.report.figures import all_figures
 
-    return {f"{figure.name}.png": _png(figure.panels) for figure in all_figures(report) if figure.panels}
+    drawn = {f"{figure.name}.png": _png(figure.panels) for figure in all_figures(report) if figure.panels}
+    return drawn | {_sheet_name(i): png for i, png in enumerate(report.sheets.values())}
+
+
+def _sheet_name(index: int) -> str:
+    """Captions are names that users chose, so files are numbered."""
+    return f"samples-{index:02d}.png"
+
+
+def _samples(report: ReportData, folder: str) -> str:
+    """The sheets, three in a row, each under its caption."""
+    cells = [
+        (escaped("Real images" if caption == "real" else caption), f"{folder}/{_sheet_name(index)}")
+        for index, caption in enumerate(report.sheets)
+    ]
+    if not cells:
+        return ""
+    said = "The first images of each cell, not chosen; models on a Gaussian path start from the same noise."
+    parts = ["## Samples", said]
+    for start in range(0, len(cells), 3):
+        row = cells[start : start + 3]
+        images = [f"![{caption}]({path})" for caption, path in row]
+        parts.append(_table([caption for caption, _ in row], [images], [False] * len(row)))
+    return "\n\n".join(parts)
 
 
 def escaped(text: Any) -> str:

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from models import grids
+from models.names import unknown
 
 
 @dataclass(frozen=True)
@@ -98,20 +98,10 @@ def names() -> tuple[str, ...]:
 def check(name: str, options: Mapping[str, object], grid: str = "shared", steps: int = 1) -> None:
     """Refuse an unknown sampler, option, value or grid with one sentence that names the nearest."""
     if name not in ENTRIES:
-        raise ValueError(_unknown("sampler", name, ENTRIES))
+        raise ValueError(unknown("sampler", name, ENTRIES))
     known = ENTRIES[name].options
     for option, value in options.items():
         if option not in known:
-            raise ValueError(_unknown(f"option of the sampler {name} called", option, known))
+            raise ValueError(unknown(f"option of sampler {name}", option, known))
         known[option].check(name, option, value)
     grids.check(grid, steps)
-
-
-def _unknown(kind: str, name: str, valid: Iterable[str]) -> str:
-    choices = list(valid)
-    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-    if near:
-        return f"There is no {kind} '{name}': did you mean '{near[0]}'?"
-    return f"There is no {kind} '{name}': " + (
-        f"use one of {', '.join(choices)}." if choices else "it has none, so leave it out."
-    )

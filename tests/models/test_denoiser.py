@@ -86,5 +86,5 @@ def test_impossible_and_misspelt_predictions_are_refused() -> None:
     x = torch.zeros(1, 1, 1, 1)
     with pytest.raises(ValueError, match="use a grid that avoids this time"):
         Denoised(x, 1.0, x, path("rectified-flow"), "epsilon")
-    with pytest.raises(ValueError, match="did you mean 'velocity'"):
+    with pytest.raises(ValueError, match="Did you mean 'velocity'"):
         Denoiser(_Recorder(), path("cosine"), "velocty")

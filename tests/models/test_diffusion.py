@@ -157,7 +157,7 @@ def test_bad_requests_get_one_sentence() -> None:
         model.loss(pixels[..., :4])
     with pytest.raises(ValueError, match="need 3 seeds"):
         model.sample(3, sampler("ddim", 2), Seeds(0, [0]))
-    with pytest.raises(ValueError, match="follow logit-normal"):
+    with pytest.raises(ValueError, match="Did you mean 'logit-normal'"):
         DDPM((1, 8, 8), 17, times="logitnormal")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="did you mean 'cosine'"):
+    with pytest.raises(ValueError, match="Did you mean 'cosine'"):
         DDPM((1, 8, 8), 17, path="cosin")

@@ -49,7 +49,7 @@ def test_uniform_steps_are_equal(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "steps", "message"),
-    [("sharde", 4, "did you mean 'shared'"), ("shared", 0, "one or more"), ("shared", 2.5, "whole number")],
+    [("sharde", 4, "Did you mean 'shared'"), ("shared", 0, "one or more"), ("shared", 2.5, "whole number")],
 )
 def test_bad_requests_get_one_sentence(name: str, steps: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):

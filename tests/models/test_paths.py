@@ -70,7 +70,7 @@ def test_linear_path_is_the_limit_of_the_thousand_discrete_betas() -> None:
 
 
 def test_a_misspelt_path_is_answered_with_the_nearest() -> None:
-    with pytest.raises(ValueError, match="did you mean 'cosine'"):
+    with pytest.raises(ValueError, match="Did you mean 'cosine'"):
         path("cosin")
 
 

@@ -111,9 +111,16 @@ def pictures(report: ReportData) -> dict[str, bytes]:
     return figures_png(report)
 
 
+FIGURES = ["pareto.png", "evaluations.png", "bits.png", "curves.png"]
+
+
+def test_every_sheet_is_written_as_it_is(report: ReportData, pictures: dict[str, bytes]) -> None:
+    assert list(pictures)[:4] == FIGURES
+    assert list(pictures.values())[4:] == list(report.sheets.values())
+
+
 def test_png_figures_are_drawn_on_white_paper(pictures: dict[str, bytes]) -> None:
-    assert list(pictures) == ["pareto.png", "evaluations.png", "bits.png", "curves.png"]
-    for data in pictures.values():
+    for data in (pictures[name] for name in FIGURES):
         image = Image.open(io.BytesIO(data)).convert("RGB")
         assert image.width > 1200
         assert image.getpixel((0, 0)) == (255, 255, 255)

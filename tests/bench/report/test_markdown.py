@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from bench.report import ReportData
-from bench.report.markdown import escaped, render_markdown
+from bench.report.markdown import escaped, figures_png, render_markdown
 from tests.bench.report.conftest import failed_record, make_report, synthetic_records
 
 
@@ -49,14 +49,19 @@ def test_failures_are_listed(report: ReportData) -> None:
 
 
 def test_links_are_those_of_the_figures(report: ReportData) -> None:
-    from bench.report.figures import all_figures
-
     links = re.findall(r"\]\((.*?)\)", render_markdown(report, "pictures"))
-    assert links == [f"pictures/{figure.name}.png" for figure in all_figures(report) if figure.panels]
+    assert links == [f"pictures/{name}" for name in figures_png(report)]
+
+
+def test_every_sheet_stands_under_its_caption(report: ReportData) -> None:
+    page = render_markdown(report)
+    assert "| Real images |" in page
+    for caption in list(report.sheets)[1:]:
+        assert f" {escaped(caption)} |" in page
 
 
 def test_a_run_without_numbers_is_a_page_too() -> None:
-    page = render_markdown(make_report([failed_record()], curves=make_report([]).curves.iloc[:0]))
+    page = render_markdown(make_report([failed_record()], curves=make_report([]).curves.iloc[:0], sheets={}))
     assert "ddpm (failed)" in page
     assert "](" not in page
 

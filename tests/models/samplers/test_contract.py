@@ -127,13 +127,13 @@ def test_every_sampler_runs_on_every_path_and_prediction(name: str, path_name: s
 @pytest.mark.parametrize(
     ("name", "steps", "grid_name", "options", "message"),
     [
-        ("dddim", 5, "shared", {}, "did you mean 'ddim'"),
-        ("ddim", 5, "shared", {"etta": 1.0}, "did you mean 'eta'"),
+        ("dddim", 5, "shared", {}, "Did you mean 'ddim'"),
+        ("ddim", 5, "shared", {"etta": 1.0}, "Did you mean 'eta'"),
         ("ddim", 5, "shared", {"eta": 2.0}, "from 0 to 1"),
         ("ddpm", 5, "shared", {"variance": "middle"}, "one of small, large"),
         ("euler", 5, "shared", {"eta": 0.0}, "leave it out"),
         ("euler", 0, "shared", {}, "one or more"),
-        ("euler", 5, "unifrom", {}, "did you mean 'uniform'"),
+        ("euler", 5, "unifrom", {}, "Did you mean 'uniform'"),
     ],
 )
 def test_bad_requests_get_one_sentence(
