@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from bench.cells import Cell, Planner
 from bench.cli.tables import duration
@@ -69,10 +69,8 @@ class _Screen:
         self._remaining = remaining
         self._bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f} % {task.fields[rate]}"),
-            TimeRemainingColumn(elapsed_when_finished=False),
-            TextColumn("{task.fields[rest]}"),
+            BarColumn(bar_width=12),
+            TextColumn("{task.percentage:>3.0f} % {task.fields[state]}"),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -102,7 +100,7 @@ class _Screen:
         self._drop()
         self._since = (time.perf_counter(), event.done)
         self._task = self._bar.add_task(
-            event.cell.label, total=event.total, completed=event.done, rate="", rest=self._rest()
+            event.cell.label, total=event.total, completed=event.done, state=self._left(event.cell)
         )
 
     def _advance(self, event: Advanced) -> None:
@@ -111,12 +109,16 @@ class _Screen:
         since, done = self._since
         speed = (event.done - done) / max(time.perf_counter() - since, 1e-9)
         unit = "steps/s" if event.cell.kind == "training" else "images/s"
-        rate = f"{speed:,.0f} {unit} {event.note}".rstrip()
-        self._bar.update(self._task, completed=event.done, rate=rate)
+        left = (event.total - event.done) / max(speed, 1e-9)
+        state = ", ".join(filter(None, [f"{speed:,.0f} {unit}", event.note, self._left(event.cell, left)]))
+        self._bar.update(self._task, completed=event.done, state=state)
 
-    def _rest(self) -> str:
-        seconds = sum(self._remaining.values())
-        return f"· about {duration(seconds)} in all" if seconds >= 1 else ""
+    def _left(self, cell: Cell, seconds: float | None = None) -> str:
+        """Time left for the cell, where it can be told, and for the whole run, where its cost is known."""
+        rest = sum(cost for title, cost in self._remaining.items() if title != _title(cell))
+        own = self._remaining.get(_title(cell), 0.0) if seconds is None else seconds
+        cell_left = f"{duration(own)} left" if own else ""
+        return ", ".join(filter(None, [cell_left, f"{duration(own + rest)} in all" if rest >= 1 else ""]))
 
     def _drop(self) -> None:
         if self._task is not None:
