@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench import registry
@@ -124,18 +124,9 @@ class Planner:
             cells += [
                 self._throughput(label, sampling, weights_sha256) for sampling in self.samplings(native)
             ]
-        return [
-            Cell(
-                c.kind,
-                c.label,
-                c.spec,
-                {**c.row, "model": label, "family": family, "weights_sha256": weights_sha256},
-                c.parts,
-                c.items,
-                self.training(label).key,
-            )
-            for c in cells
-        ]
+        row = {"model": label, "family": family, "weights_sha256": weights_sha256}
+        trained = self.training(label).key
+        return [replace(cell, row={**cell.row, **row}, weights=trained) for cell in cells]
 
     def samplings(self, native: str | None) -> list[dict[str, Any]]:
         """Sampler, steps and grid of each cell: the family's own way, or all of the suite's samplers."""
