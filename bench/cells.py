@@ -43,7 +43,7 @@ class Cell:
     parts: int = 1
     items: tuple[int, ...] = (1,)
     weights: str = ""
-    """Key of the training cell whose weights it uses."""
+    """Key of the training cell whose weights it uses; of a training, that of the model it builds on."""
 
     @functools.cached_property
     def key(self) -> str:
@@ -109,34 +109,42 @@ class Planner:
             "runtime": self.runtime.identity,
             "code": source_digest(self.path(label).partition(":")[0], "bench.training"),
         }
+        if model.builds_on:
+            # The key of the other training stands for its weights: it holds everything that decides them.
+            spec["builds_on"] = self.training(model.builds_on).key
         row = {"model": label, "split": "train"}
-        return Cell("training", f"{label} · training", spec, row, items=(model.training.steps,))
+        base = self.training(model.builds_on).key if model.builds_on else ""
+        return Cell("training", f"{label} · training", spec, row, items=(model.training.steps,), weights=base)
 
     def dependents(self, label: str, family: str, native: str | None, weights_sha256: str) -> list[Cell]:
         """Everything measured on trained weights, in the order it is measured."""
-        cells = []
-        for sampling in self.samplings(native):
-            if "quality" in self.suite.metrics:
-                cells.append(self._quality(label, sampling, weights_sha256))
+        cells, samplings = [], self.samplings(label, native)
+        if "quality" in self.suite.metrics:
+            for sampling in samplings:
+                sets = ["test", *self.suite.models[label].prompts]
+                cells += [self._quality(label, sampling, weights_sha256, prompts) for prompts in sets]
         if "likelihood" in self.suite.metrics:
             cells.append(self._likelihood(label, weights_sha256))
         if "throughput" in self.suite.metrics:
-            cells += [
-                self._throughput(label, sampling, weights_sha256) for sampling in self.samplings(native)
-            ]
+            cells += [self._throughput(label, sampling, weights_sha256) for sampling in samplings]
         row = {"model": label, "family": family, "weights_sha256": weights_sha256}
         trained = self.training(label).key
         return [replace(cell, row={**cell.row, **row}, weights=trained) for cell in cells]
 
-    def samplings(self, native: str | None) -> list[dict[str, Any]]:
-        """Sampler, steps and grid of each cell: the family's own way, or all of the suite's samplers."""
+    def samplings(self, label: str, native: str | None) -> list[dict[str, Any]]:
+        """Sampler, steps, grid and guidance of each cell: the family's own way, or all it is given."""
+        entry, settings = self.suite.models[label], self.suite.sampling
+        ways: list[dict[str, Any]]
         if native is not None:
-            return [{"sampler": native, "steps": None, "grid": "", "options": {}}]
-        return [
-            {"sampler": s.name, "steps": n, "grid": self.suite.sampling.grid, "options": dict(s.options)}
-            for s in self.suite.sampling.samplers
-            for n in s.steps
-        ]
+            ways = [{"sampler": native, "steps": None, "grid": "", "options": {}}]
+        else:
+            ways = [
+                {"sampler": s.name, "steps": n, "grid": settings.grid, "options": dict(s.options)}
+                for s in (settings.samplers if entry.samplers is None else entry.samplers)
+                for n in s.steps
+            ]
+        weights: list[float | None] = [*entry.guidance] or [None]
+        return [{**way, "guidance": w} for way in ways for w in weights]
 
     @functools.cached_property
     def _dataset(self) -> dict[str, Any]:
@@ -164,21 +172,24 @@ class Planner:
             "sampler": sampling["sampler"],
             "grid": sampling["grid"],
             "steps": sampling["steps"],
+            "guidance": sampling["guidance"],
             "dtype": self.suite.dtype,
         }
 
-    def _quality(self, label: str, sampling: dict[str, Any], weights: str) -> Cell:
+    def _quality(self, label: str, sampling: dict[str, Any], weights: str, prompts: str) -> Cell:
         settings = self.suite.sampling
         spec = {
             **self._common(label, weights, "bench.metrics.quality"),
             **self._dataset,
             "sampling": {**sampling, "images": settings.images, "batch": settings.batch, "shard": SHARD},
+            "prompts": prompts,
             "features": self.features,
             "group": self.suite.quality.group,
             "runtime": self.runtime.identity,
         }
         items = shard_sizes(settings.images)
-        return Cell("quality", _title(label, sampling), spec, self._row(sampling), len(items), items)
+        title = _title(label, sampling) + ("" if prompts == "test" else f" · {prompts} prompts")
+        return Cell("quality", title, spec, self._row(sampling), len(items), items)
 
     def _likelihood(self, label: str, weights: str) -> Cell:
         settings, model = self.suite.likelihood, self.suite.models[label]
@@ -203,6 +214,7 @@ class Planner:
         settings = self.suite.throughput
         spec = {
             **self._common(label, weights, "bench.metrics.throughput"),
+            **self._dataset,
             "sampling": sampling,
             "throughput": settings.model_dump(),
             "hardware": self.runtime.hardware,
@@ -220,14 +232,16 @@ def shard_sizes(images: int) -> tuple[int, ...]:
 def _title(label: str, sampling: Mapping[str, Any]) -> str:
     steps = f" · {sampling['steps']} steps" if sampling["steps"] is not None else ""
     options = "".join(f" · {name}={value}" for name, value in sampling["options"].items())
-    return f"{label} · {sampling['sampler']}{options}{steps}"
+    guided = "" if sampling["guidance"] is None else f" · w={sampling['guidance']:g}"
+    return f"{label} · {sampling['sampler']}{options}{steps}{guided}"
 
 
 def check_names(suite: Suite) -> None:
     """Refuse unknown samplers, sampler options, grids and models before anything is computed."""
     from models.samplers import catalogue
 
-    for choice in suite.sampling.samplers:
+    own = [choice for model in suite.models.values() for choice in model.samplers or []]
+    for choice in [*suite.sampling.samplers, *own]:
         for steps in choice.steps:
             try:
                 catalogue.check(choice.name, choice.options, suite.sampling.grid, steps)

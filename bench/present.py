@@ -124,7 +124,7 @@ def _sheets(records: list[Record], store: Store, run: dict[str, Any]) -> dict[st
     for record in best_cells(records):
         part = store.load_part(record.cell_key, 0)
         if part is not None:
-            label = cell_label(record.model, record.sampler, record.steps)
+            label = cell_label(record.model, record.sampler, record.steps, record.guidance)
             sheets[label] = contact_sheet(part.arrays["pixels"][:SHEET_IMAGES], images.levels)
     return sheets
 

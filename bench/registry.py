@@ -25,19 +25,42 @@ GROUP = "noisebench.models"
 
 @dataclass(frozen=True)
 class Builtin:
-    """A model that comes with the package; what planning needs of its class, without importing torch."""
+    """A model that comes with the package; what planning needs of its class, without importing torch.
+
+    likelihood  the kind of number its likelihood is: exact, bound, estimate or n/a
+    """
 
     path: str
     family: str
+    likelihood: str
     native_sampler: str | None = None
 
 
+_AR, _VAE, _FLOW, _DIFFUSION = "autoregressive", "latent variable", "normalizing flow", "diffusion"
+_MATCHING = "flow matching"
+
 BUILTIN = {
-    "transformer": Builtin("models.autoregressive:AutoregressiveTransformer", "autoregressive", "ancestral"),
-    "vae": Builtin("models.vae:VAE", "latent variable", "prior"),
-    "realnvp": Builtin("models.normalizing_flow:RealNVP", "normalizing flow", "inverse"),
-    "ddpm": Builtin("models.diffusion:DDPM", "diffusion"),
-    "rectified-flow": Builtin("models.flow_matching:RectifiedFlow", "flow matching"),
+    "transformer": Builtin("models.autoregressive:AutoregressiveTransformer", _AR, "exact", "ancestral"),
+    "pixelcnn": Builtin("models.pixelcnn:PixelCNN", _AR, "exact", "ancestral"),
+    "vae": Builtin("models.vae:VAE", _VAE, "bound", "prior"),
+    "ladder-vae": Builtin("models.ladder_vae:LadderVAE", _VAE, "bound", "prior"),
+    "autoencoder": Builtin("models.autoencoder:Autoencoder", _VAE, "bound", "prior"),
+    "realnvp": Builtin("models.normalizing_flow:RealNVP", _FLOW, "exact", "inverse"),
+    "glow": Builtin("models.glow:Glow", _FLOW, "exact", "inverse"),
+    "spline-flow": Builtin("models.spline_flow:SplineFlow", _FLOW, "exact", "inverse"),
+    "tarflow": Builtin("models.tarflow:TarFlow", _FLOW, "exact", "inverse"),
+    "ffjord": Builtin("models.continuous_flow:FFJORD", "continuous flow", "estimate", "ode"),
+    "ddpm": Builtin("models.diffusion:DDPM", _DIFFUSION, "bound"),
+    "vdm": Builtin("models.vdm:VDM", _DIFFUSION, "bound"),
+    "edm": Builtin("models.edm:EDM", _DIFFUSION, "bound"),
+    "rectified-flow": Builtin("models.flow_matching:RectifiedFlow", _MATCHING, "estimate"),
+    "flow-matching": Builtin("models.flow_matching:FlowMatching", _MATCHING, "estimate"),
+    "reflow": Builtin("models.reflow:ReflowedFlow", "rectified flow", "estimate"),
+    "distilled-flow": Builtin("models.distillation:DistilledFlow", "rectified flow", "n/a", "one-step"),
+    "mean-flow": Builtin("models.mean_flow:MeanFlow", _MATCHING, "n/a", "mean-flow"),
+    "dit": Builtin("models.diffusion_transformer:DiffusionTransformer", "diffusion transformer", "bound"),
+    "latent-diffusion": Builtin("models.latent:LatentDiffusion", "latent diffusion", "estimate"),
+    "mm-dit": Builtin("models.text_to_image:TextToImage", "multi-modal diffusion transformer", "estimate"),
 }
 
 
@@ -99,7 +122,10 @@ def check_options(path: str, options: dict[str, Any], method: str, what: str) ->
     """Every option is a keyword of the model's `method`; else the nearest valid one is named."""
     function = getattr(model_class(path), method)
     reserved = {"self", "shape", "levels", "pixels", "condition", "generator"}
-    valid = set(inspect.signature(function).parameters) - reserved
+    parameters = inspect.signature(function).parameters
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return  # the rest belongs to the model's network, which names the nearest itself
+    valid = set(parameters) - reserved
     for name in options:
         if name not in valid:
             raise unknown(f"{what} of {path}", name, valid)

@@ -121,6 +121,11 @@ class Store:
             (self.folder(key) / name).unlink(missing_ok=True)
         return bad
 
+    def spec(self, key: str) -> dict[str, Any]:
+        """What the key is the hash of."""
+        spec: dict[str, Any] = json.loads((self.folder(key) / CELL).read_text())["spec"]
+        return spec
+
     def records(self, key: str) -> list[Record]:
         """The numbers of a finished cell."""
         return from_rows(json.loads((self.folder(key) / RECORDS).read_text()))

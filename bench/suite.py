@@ -41,15 +41,6 @@ class Training(_Strict):
     checkpoint_every: Positive = 200
 
 
-class Model(_Strict):
-    """A model of the suite: which class, its options, training and likelihood protocol."""
-
-    model: str
-    options: dict[str, Any] = {}
-    training: Training = Training()
-    likelihood: dict[str, Any] = {}
-
-
 class SamplerChoice(_Strict):
     """One sampler at several numbers of steps."""
 
@@ -61,6 +52,25 @@ class SamplerChoice(_Strict):
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return [value] if isinstance(value, int) else value
+
+
+class Model(_Strict):
+    """A model of the suite: which class, its options, training and likelihood protocol.
+
+    builds_on  another model of the suite, listed before it, which it learns from (a teacher, an autoencoder)
+    samplers   of this model alone, in place of the suite's
+    guidance   weights w of classifier-free guidance to sample with, for a conditional model; 1 is none
+    prompts    sets of captions to sample for, beside those of the test images
+    """
+
+    model: str
+    options: dict[str, Any] = {}
+    training: Training = Training()
+    likelihood: dict[str, Any] = {}
+    builds_on: str = ""
+    samplers: list[SamplerChoice] | None = None
+    guidance: list[Annotated[float, Field(ge=0)]] = []
+    prompts: list[str] = []
 
 
 class Sampling(_Strict):
@@ -139,6 +149,15 @@ class Suite(_Strict):
                 entry["training"] = {**defaults, **entry.get("training", {})}
             models[label] = entry
         return {**data, "models": models}
+
+    @model_validator(mode="after")
+    def _built_on_what_comes_before(self) -> Suite:
+        labels = list(self.models)
+        for index, (label, model) in enumerate(self.models.items()):
+            if model.builds_on and model.builds_on not in labels[:index]:
+                before = f"one of {', '.join(labels[:index])}" if index else "a model listed before it"
+                raise ValueError(f"models.{label}.builds_on must be {before}, and is '{model.builds_on}'")
+        return self
 
     @model_validator(mode="after")
     def _groups_divide_images(self) -> Suite:
@@ -242,7 +261,7 @@ def select(suite: Suite, models: Sequence[str], samplers: Sequence[str], metrics
     """The suite cut down to some models, samplers and metrics; empty means all.
 
     A model given as an import path (`package.module:Class`) that the suite does not name is added, with
-    the suite's training.
+    the suite's training. What a chosen model builds on comes with it.
     """
     entries = dict(suite.models)
     for name in models:
@@ -250,19 +269,34 @@ def select(suite: Suite, models: Sequence[str], samplers: Sequence[str], metrics
             if ":" not in name:
                 raise unknown("model", name, entries, "See: noisebench ls models.")
             entries[name] = Model(model=name, training=suite.training)
-    offered = [choice.name for choice in suite.sampling.samplers]
+    wanted = set(models) or set(entries)
+    for label in reversed(entries):
+        if label in wanted and entries[label].builds_on:
+            wanted.add(entries[label].builds_on)
+    own = [choice for entry in entries.values() for choice in entry.samplers or []]
+    offered = [choice.name for choice in [*suite.sampling.samplers, *own]]
     for name in samplers:
         if name not in offered:
             raise unknown(f"sampler in suite {suite.name}", name, offered, "See: noisebench ls samplers.")
     for name in metrics:
         if name not in METRICS:
             raise unknown("metric", name, METRICS)
-    chosen = [choice for choice in suite.sampling.samplers if not samplers or choice.name in samplers]
+
+    def cut(choices: Sequence[SamplerChoice]) -> list[dict[str, Any]]:
+        return [choice.model_dump() for choice in choices if not samplers or choice.name in samplers]
+
     return Suite.model_validate(
         {
             **suite.model_dump(),
-            "models": {k: v.model_dump() for k, v in entries.items() if not models or k in models},
-            "sampling": {**suite.sampling.model_dump(), "samplers": [c.model_dump() for c in chosen]},
+            "models": {
+                label: {
+                    **entry.model_dump(),
+                    "samplers": None if entry.samplers is None else cut(entry.samplers),
+                }
+                for label, entry in entries.items()
+                if label in wanted
+            },
+            "sampling": {**suite.sampling.model_dump(), "samplers": cut(suite.sampling.samplers)},
             "metrics": [metric for metric in suite.metrics if not metrics or metric in metrics],
         }
     )

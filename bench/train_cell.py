@@ -26,8 +26,13 @@ def train_cell(cell: Cell, entry: Model, bench: Workbench) -> Iterator[Progress]
     folder, spec, seed = bench.store.folder(cell.key), cell.spec["model"], cell.spec["seed"]
     torch.manual_seed(derive_seed("weights", seed))
     model = registry.build(spec["path"], dict(spec["options"]), tuple(spec["shape"]), spec["levels"])
-    pixels = bench.pixels("train")
-    trainer = Trainer(model, pixels, entry.training, seed, bench.runtime.device, folder / CHECKPOINT)
+    pixels, device = bench.pixels("train"), bench.runtime.device
+    if cell.weights:
+        # Also on resuming: what it draws from the other model depends on the seed alone.
+        generator = torch.Generator(device).manual_seed(derive_seed("learn from", seed))
+        model.to(device).learn_from(bench.trained(cell.weights), pixels.to(device), generator)
+    condition = bench.condition(model, "train")
+    trainer = Trainer(model, pixels, entry.training, seed, device, folder / CHECKPOINT, condition)
     yield Progress(trainer.step, entry.training.steps, float("nan"))
     yield from trainer.run()
     trained = trainer.accelerator.unwrap_model(trainer.model)

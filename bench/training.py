@@ -81,24 +81,39 @@ def batch_indices(n: int, batch: int, seed: int, step: int) -> Tensor:
 
 
 class Trainer:
-    """Trains one model on uint8 pixels; after `run` it holds the averaged weights."""
+    """Trains one model on uint8 pixels; after `run` it holds the averaged weights.
+
+    condition  what a conditional model is told of each image, a row an image; None for the others
+    """
 
     def __init__(
-        self, model: ImageModel, pixels: Tensor, config: Training, seed: int, device: str, checkpoint: Path
+        self,
+        model: ImageModel,
+        pixels: Tensor,
+        config: Training,
+        seed: int,
+        device: str,
+        checkpoint: Path,
+        condition: Tensor | None = None,
     ) -> None:
         self.config, self.seed, self.checkpoint = config, seed, checkpoint
         self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision=config.precision)
         optimizer = torch.optim.AdamW(
-            model.parameters(),
+            [parameter for parameter in model.parameters() if parameter.requires_grad],
             lr=config.learning_rate,
             betas=(0.9, 0.99),
             weight_decay=config.weight_decay,
         )
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.pixels = pixels.to(self.accelerator.device)
-        self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
+        self.condition = None if condition is None else condition.to(self.accelerator.device)
+        self.average = {name: value.detach().clone() for name, value in self._trained()}
         self.curve, self.step, self.seconds = Curve(), 0, 0.0
         self._restore()
+
+    def _trained(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        """The parameters that training moves; what another model left frozen stays as it is."""
+        return ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)
 
     def run(self) -> Iterator[Progress]:
         """Train to the last step, saving a checkpoint as often as configured."""
@@ -136,7 +151,8 @@ class Trainer:
             group["lr"] = learning_rate(config, step)
         self.optimizer.zero_grad(set_to_none=True)
         with self.accelerator.autocast():
-            loss = self.model.loss(self.pixels[index], None, generator)
+            told = None if self.condition is None else self.condition[index]
+            loss = self.model.loss(self.pixels[index], told, generator)
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.model.parameters(), config.clip_norm)
         self.optimizer.step()
@@ -145,7 +161,7 @@ class Trainer:
 
     @torch.no_grad()
     def _update_average(self, step: int) -> None:
-        current = [value for _, value in self.model.named_parameters()]
+        current: list[Tensor] = [value for _, value in self._trained()]
         torch._foreach_lerp_(list(self.average.values()), current, 1.0 - ema_decay(self.config, step))
 
     def _checked_mean(self, losses: list[Tensor]) -> float:
@@ -160,7 +176,7 @@ class Trainer:
 
     @torch.no_grad()
     def _adopt_average(self) -> None:
-        for name, value in self.model.named_parameters():
+        for name, value in self._trained():
             value.copy_(self.average[name])
         self.model.eval()
 

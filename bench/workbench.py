@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.cells import Cell, Planner
-from bench.errors import CellFailed
+from bench.errors import CellFailed, UsageError
 from bench.identity import file_sha256
 from bench.records import Record
 from bench.runtime import Runtime
 from bench.store import Part, Store
+from bench.suite import Model
 from models.base import ImageModel
 
 if TYPE_CHECKING:
@@ -58,18 +59,43 @@ class Workbench:
         """All images of a split, uint8 (N, C, H, W), on the processor."""
         return torch.from_numpy(self.data.train if split == "train" else self.data.test)
 
+    def condition(self, model: ImageModel, prompts: str) -> Tensor | None:
+        """What a conditional model is told, a row an image or prompt; None for the others."""
+        if model.conditioning.kind == "none":
+            return None
+        return torch.from_numpy(self.data.condition(model.conditioning.kind, prompts))
+
+    def prompts(self, cell: Cell, indices: Sequence[int]) -> dict[str, Any]:
+        """The keywords `condition` and `guidance` of samples i: those of prompt i modulo their number."""
+        model, w = self.model(cell), cell.spec["sampling"]["guidance"]
+        known = self.condition(model, cell.spec.get("prompts", "test"))
+        if known is None:
+            if w is not None:
+                raise CellFailed(
+                    f"{cell.row['model']} is unconditional and cannot be guided: leave guidance out"
+                )
+            return {}
+        rows = known[torch.as_tensor(list(indices)) % len(known)].to(self.runtime.device)
+        return {"condition": rows} | ({} if w is None else {"guidance": w})
+
     def model(self, cell: Cell) -> ImageModel:
         """The trained model of a cell, its weights checked against the hash in the cell."""
-        if cell.weights not in self._models:
-            path = self.store.folder(cell.weights) / WEIGHTS
+        return self.trained(cell.weights, cell.spec["weights"])
+
+    def trained(self, key: str, sha256: str = "") -> ImageModel:
+        """The model of a finished training cell, loaded once; its weights must have the recorded hash."""
+        if key not in self._models:
+            (record,) = self.store.records(key)[:1]
+            wanted = sha256 or record.weights_sha256
+            path = self.store.folder(key) / WEIGHTS
             found = file_sha256(path)
-            if found != cell.spec["weights"]:
+            if found != wanted:
                 raise CellFailed(
-                    f"{WEIGHTS} of {cell.row['model']} has SHA-256 {found[:12]}… instead of "
-                    f"{cell.spec['weights'][:12]}…: run `noisebench doctor --fix` and start again"
+                    f"{WEIGHTS} of {record.model} has SHA-256 {found[:12]}… instead of "
+                    f"{wanted[:12]}…: run `noisebench doctor --fix` and start again"
                 )
-            self._models[cell.weights] = load_model(cell.spec["model"], path, self.runtime.device)
-        return self._models[cell.weights]
+            self._models[key] = load_model(self.store.spec(key)["model"], path, self.runtime.device)
+        return self._models[key]
 
     def row(self, cell: Cell, **columns: Any) -> Record:
         """A record of a cell with the columns that every record of it shares."""
@@ -79,7 +105,7 @@ class Workbench:
             "device": self.runtime.device,
             **cell.row,
         }
-        if cell.weights:
+        if cell.weights and cell.kind != "training":
             base["params"] = parameter_count(self.model(cell))
         return Record(**{**base, **columns})
 
@@ -91,7 +117,37 @@ def check_models(planner: Planner) -> None:
         path = planner.path(label)
         registry.check_options(path, entry.likelihood, "nll", "likelihood option")
         with torch.device("meta"):
-            registry.build(path, dict(entry.options), data.shape, data.levels)
+            model = registry.build(path, dict(entry.options), data.shape, data.levels)
+        _check_conditioning(label, entry, model, data)
+
+
+def _check_conditioning(label: str, entry: Model, model: ImageModel, data: ImageData) -> None:
+    """A model is told what the data can tell, and builds on another if its class does."""
+    kind = model.conditioning.kind
+    if kind == "label" and model.conditioning.size != data.classes:
+        raise UsageError(
+            f"Model {label} is conditioned on {model.conditioning.size} classes and {data.name} has "
+            f"{data.classes}: set options.classes to that."
+        )
+    if kind == "text" and data.captions is not None:
+        wanted = (len(data.captions.vocabulary), data.captions.length)
+        if (model.conditioning.size, model.conditioning.length) != wanted:
+            raise UsageError(
+                f"Model {label} must be built for the captions of {data.name}: set options.vocabulary to "
+                f"{wanted[0]} and options.length to {wanted[1]}."
+            )
+    try:
+        for prompts in ("test", *entry.prompts) if kind != "none" else ():
+            data.condition(kind, prompts)
+    except ValueError as error:
+        raise UsageError(f"Model {label}: {error}") from error
+    if kind == "none" and (entry.guidance or entry.prompts):
+        raise UsageError(f"Model {label} is unconditional: leave guidance and prompts out.")
+    if bool(model.builds_on) != bool(entry.builds_on):
+        need = f"needs builds_on: the name of a trained {model.builds_on} of this suite"
+        raise UsageError(
+            f"Model {label} {need if model.builds_on else 'builds on no other model: leave it out'}."
+        )
 
 
 def load_model(spec: dict[str, Any], path: Any, device: str) -> ImageModel:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from models.conditioning import UNCONDITIONAL, Conditioning
+
 if TYPE_CHECKING:
     from models.samplers import Sampler
     from models.seeds import Seeds
@@ -53,6 +55,12 @@ class ImageModel(nn.Module, ABC):
     native_sampler: ClassVar[str | None] = None
     """Name of the only way this family samples; None: any sampler of `models.samplers`."""
 
+    builds_on: ClassVar[str] = ""
+    """What must be trained before it and is given to `learn_from`, e.g. `autoencoder`; empty: nothing."""
+
+    conditioning: Conditioning = UNCONDITIONAL
+    """What it is told about an image beside its pixels; set by the constructor of a conditional model."""
+
     network: nn.Module
 
     def __init__(self, shape: tuple[int, int, int], levels: int) -> None:
@@ -81,7 +89,16 @@ class ImageModel(nn.Module, ABC):
     def sample(
         self, n: int, sampler: Sampler | None, seeds: Seeds, condition: Tensor | None = None
     ) -> Tensor:
-        """n images as uint8 pixels (n, C, H, W); all randomness comes from `seeds`."""
+        """n images as uint8 pixels (n, C, H, W); all randomness comes from `seeds`.
+
+        A conditional model also takes `guidance: float = 1.0`, the w of classifier-free guidance.
+        """
+
+    def learn_from(
+        self, teacher: ImageModel, pixels: Tensor, generator: torch.Generator | None = None
+    ) -> None:
+        """Take over what the trained model that it `builds_on` knows, once, before training."""
+        raise TypeError(f"{type(self).__name__} builds on no other model")
 
     def calibrate(self, pixels: Tensor, generator: torch.Generator | None = None) -> None:
         """Fit what is fitted once after training, on training pixels, with the averaged weights."""

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.conditioning import guide
 from models.names import unknown
 from models.paths import GaussianPath
 
@@ -58,12 +59,17 @@ class Denoised:
     """What is known at (x_t, t) once the network has spoken; each view is computed when first asked for.
 
     With `clip`, x_0 is clamped to [−1, 1] and the other views follow from the clamped value.
+
+    extra  what the network said beyond the channels of x_t: the learned variance; None where it said no more
     """
 
     def __init__(
         self, x_t: Tensor, t: Scalar, output: Tensor, path: GaussianPath, kind: str, clip: bool = False
     ) -> None:
-        self.x_t, self.t, self.output = x_t, t, output
+        C = x_t.shape[1]
+        more = output.shape[1] > C
+        self.x_t, self.t, self.output = x_t, t, output[:, :C] if more else output
+        self.extra = output[:, C:] if more else None
         self._path, self._kind, self._clip = path, kind, clip
         self._alpha, self._sigma = path.alpha(t), path.sigma(t)
         self._p, self._q = combination(kind, path, t)
@@ -107,20 +113,28 @@ class Denoised:
 
 @dataclass(frozen=True)
 class Denoiser:
-    """`network(x_t, t)` on a path with its prediction type.
+    """`network(x_t, t, *condition)` on a path with its prediction type.
 
     network     called with x_BCHW and t_B in [0, 1], and with the condition where there is one
+    condition   tensors of one row an image
+    null        the same for "nothing is known", needed for guidance
+    guidance    w of u + w·(c − u); at 1 the conditional prediction alone is evaluated, at 0 the
+                unconditional one alone, else both in one batch of twice the size
     clip        clamp x_0 to [−1, 1]; wrong for likelihoods by the flow, where the field must be smooth
     """
 
     network: nn.Module
     path: GaussianPath
     prediction: str
-    condition: Tensor | None = None
+    condition: tuple[Tensor, ...] = ()
     clip: bool = False
+    null: tuple[Tensor, ...] = ()
+    guidance: float = 1.0
 
     def __post_init__(self) -> None:
         check_prediction(self.prediction)
+        if self.guidance != 1.0 and not (self.condition and len(self.null) == len(self.condition)):
+            raise ValueError("Guidance needs a condition and its null: sample with labels, or with w = 1.")
 
     def __call__(self, x_BCHW: Tensor, t: float | Tensor) -> Denoised:
         """Evaluate the network once at one time for the whole batch, or at a time for each image (B,)."""
@@ -129,6 +143,16 @@ class Denoiser:
             t_B, time = t, t.view(-1, *(1,) * (x_BCHW.dim() - 1))
         else:
             t_B = torch.full((len(x_BCHW),), t, dtype=x_BCHW.dtype, device=x_BCHW.device)
-        extra = () if self.condition is None else (self.condition,)
-        output = self.network(x_BCHW, t_B, *extra)
-        return Denoised(x_BCHW, time, output, self.path, self.prediction, self.clip)
+        return Denoised(x_BCHW, time, self._output(x_BCHW, t_B), self.path, self.prediction, self.clip)
+
+    def _output(self, x_BCHW: Tensor, t_B: Tensor) -> Tensor:
+        """What the network says, guided; a learned variance is the conditional one."""
+        if self.guidance == 1.0 or self.guidance == 0.0:
+            output: Tensor = self.network(x_BCHW, t_B, *(self.condition if self.guidance else self.null))
+            return output
+        doubled = [torch.cat(pair) for pair in zip(self.condition, self.null, strict=True)]
+        both = self.network(torch.cat([x_BCHW, x_BCHW]), torch.cat([t_B, t_B]), *doubled)
+        conditional, unconditional = both.chunk(2)
+        C = x_BCHW.shape[1]
+        guided = guide(unconditional[:, :C], conditional[:, :C], self.guidance)
+        return torch.cat([guided, conditional[:, C:]], 1) if conditional.shape[1] > C else guided

@@ -1,4 +1,6 @@
-"""Rectified flow (Liu et al. 2022, 2209.03003; flow matching on the straight path, Lipman et al. 2022).
+"""Flow matching: regress the velocity of a Gaussian path (Lipman et al. 2022, 2210.02747).
+
+    loss  E ‖v(x_t, t) − (α'(t) x_0 + σ'(t) ε)‖²/D,  x_t = α(t) x_0 + σ(t) ε
 
 Trained on uniformly dequantised levels, so that its probability flow has an honest density: with
 y = 2(k + u)/K − 1 and scale s = 2/K a dimension, −ln P(k) ≤ E_u[−ln p(y)] − D ln s.
@@ -9,39 +11,81 @@ Shapes: B batch, C channels, H height, W width, K levels, D = C·H·W.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.distributions import Normal
 
 from models import paths
-from models.base import Likelihood
-from models.gaussian import GaussianPathModel, Times
-from models.likelihood.probability_flow import Flow, flow_log_density
-from models.networks.unet import UNet
+from models.base import ImageModel, Likelihood
+from models.conditioning import labels
+from models.denoiser import Denoiser, target
+from models.gaussian import GaussianPathModel
+from models.likelihood.probability_flow import Flow, transport
+from models.names import unknown
+from models.networks.backbone import backbone
+from models.optimal_transport import coupled
+from models.times import Times, draw_times
+
+COUPLINGS = ("independent", "optimal-transport")
+
+STARTS = {"rectified-flow": 0.0, "cosine": 0.0, "linear-vp": 1e-3}
+"""Paths, and the time that training and the density begin at.
+
+σ' of linear-vp grows as t^(−1/2), so that the squared velocity has no finite mean up to t = 0; at 0.001 σ is
+0.011. The density is then that of x at this time, which is as honest, and the protocol says so."""
 
 
-class RectifiedFlow(GaussianPathModel):
-    """A U-Net that predicts the velocity ε − x_0 along straight lines."""
+class FlowMatching(GaussianPathModel):
+    """A network that predicts the velocity of a path from data to noise.
+
+    path      `rectified-flow` (straight lines, the conditional optimal transport of the source), or the
+              variance-preserving `cosine` and `linear-vp`, see `models.paths`
+    coupling  of noise and images: `independent`, or `optimal-transport` within each batch, see
+              `models.optimal_transport`; a conditional model transports within each label
+    times, time_location, time_scale, time_shift  law of the training times, see `models.times.Times`
+    network, …                                    `unet` or `dit` and its options, see `models.networks`
+    classes                                       labels it is conditioned on, 0 for none
+    condition_dropout                             share of labels left out in training
+    """
 
     family: ClassVar[str] = "flow matching"
+    coupling: str = "independent"
+    start: float = 0.0
 
     def __init__(
         self,
         shape: tuple[int, int, int],
         levels: int,
         *,
-        times: Times = "uniform",
-        channels: int = 32,
-        multipliers: Sequence[int] = (1, 2),
-        blocks: int = 1,
-        attention: bool = True,
-        octaves: Sequence[int] = (),
+        path: str = "rectified-flow",
+        coupling: str = "independent",
+        times: str = "uniform",
+        time_location: float = 0.0,
+        time_scale: float = 1.0,
+        time_shift: float = 1.0,
+        classes: int = 0,
+        condition_dropout: float = 0.1,
+        network: str = "unet",
         dropout: float = 0.1,
+        **options: Any,
     ) -> None:
-        network = UNet(shape, channels, multipliers, blocks, attention, tuple(octaves), dropout)
-        super().__init__(shape, levels, network, paths.path("rectified-flow"), "velocity", times)
+        if path not in STARTS:
+            raise ValueError(unknown("path of flow matching", path, STARTS))
+        if coupling not in COUPLINGS:
+            raise ValueError(unknown("coupling", coupling, COUPLINGS))
+        super().__init__(
+            shape,
+            levels,
+            backbone(network, shape, {"dropout": dropout, **options}, classes=classes),
+            paths.path(path),
+            "velocity",
+            Times(times, time_location, time_scale, time_shift),
+            conditioning=labels(classes),
+            condition_dropout=condition_dropout,
+        )
+        self.coupling, self.start = coupling, STARTS[path]
 
     def encode(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
         """Levels with uniform noise of their own width."""
@@ -51,6 +95,30 @@ class RectifiedFlow(GaussianPathModel):
     def decode(self, x_0: Tensor) -> Tensor:
         """The level whose interval x_0 is in."""
         return self.quantise(x_0)
+
+    def loss(
+        self, pixels: Tensor, condition: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Mean squared error of the velocity a dimension, no unit."""
+        self.check_pixels(pixels)
+        x_0 = self.encode(pixels, generator)
+        t_B = self.draw_times(len(x_0), generator)
+        epsilon = self.draw_noise(x_0, generator)
+        if self.coupling == "optimal-transport":
+            epsilon = coupled(x_0, epsilon, condition)
+        told = self.training_condition(condition, len(x_0), generator)
+        return self.regression(x_0, epsilon, t_B, told)
+
+    def draw_times(self, n: int, generator: torch.Generator | None) -> Tensor:
+        """Training times between the path's start and 1, (n,)."""
+        return self.start + (1.0 - self.start) * draw_times(n, self.times, generator, self.device)
+
+    def regression(self, x_0: Tensor, epsilon: Tensor, t_B: Tensor, told: tuple[Tensor, ...] = ()) -> Tensor:
+        """The loss of given images, noise, times and embedded conditions."""
+        t = t_B.view(-1, 1, 1, 1)
+        x_t = self.path.alpha(t) * x_0 + self.path.sigma(t) * epsilon
+        wanted = target(self.prediction, self.path, t, x_0, epsilon)
+        return self._weighted((self.network(x_t, t_B, *told) - wanted).square(), t_B)
 
     def nll(
         self,
@@ -70,12 +138,71 @@ class RectifiedFlow(GaussianPathModel):
         if dequantisation_samples < 1:
             raise ValueError("Dequantisation needs one or more samples.")
         flow = Flow(solver, rtol, atol, steps, divergence, probes)
-        denoiser, offset = self.denoiser(condition), -self.dims * math.log(2.0 / self.levels)
+        denoiser, offset = self.denoiser(condition, n=len(pixels)), -self.dims * math.log(2.0 / self.levels)
         nats = torch.stack(
             [
-                offset - flow_log_density(denoiser, self.encode(pixels, generator), flow, generator)
+                offset - log_density(denoiser, self.encode(pixels, generator), flow, generator, self.start)
                 for _ in range(dequantisation_samples)
             ]
         )
-        protocol = f"{flow.protocol}, uniform dequantisation×{dequantisation_samples}, s=2/{self.levels}"
+        begun = f" from t={self.start:g}" if self.start else ""
+        protocol = (
+            f"{flow.protocol}{begun}, uniform dequantisation×{dequantisation_samples}, s=2/{self.levels}"
+        )
         return Likelihood(nats.mean(0), "estimate", protocol)
+
+    def check_native(self, images: int, seeds: int, sampler: object) -> None:
+        """ValueError where a family with a way of its own is given a sampler, or seeds are missing."""
+        if sampler is not None:
+            raise ValueError(f"{type(self).__name__} samples by {self.native_sampler} only: leave sampler out.")
+        if images != seeds:
+            raise ValueError(f"{images} images need {images} seeds, and there are {seeds}.")
+
+
+class RectifiedFlow(FlowMatching):
+    """Flow matching on straight lines with independent noise (Liu et al. 2022, 2209.03003), velocity ε − x_0.
+
+    Its options are those of `FlowMatching` without path and coupling.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], levels: int, **options: Any) -> None:
+        for name in ("path", "coupling"):
+            if name in options:
+                raise ValueError(
+                    f"{type(self).__name__} has straight lines and independent noise: "
+                    f"leave {name} out, or take FlowMatching."
+                )
+        super().__init__(shape, levels, **options)
+
+
+def log_density(
+    denoiser: Denoiser,
+    x_BCHW: Tensor,
+    flow: Flow,
+    generator: torch.Generator | None = None,
+    start: float = 0.0,
+) -> Tensor:
+    """ln p_start(x), (B,) float64 nats: of what the flow from N(0, σ(1)²) at t = 1 leaves at t = start."""
+    span = 1.0 - start
+
+    def velocity(x: Tensor, s_B: Tensor) -> Tensor:
+        """Of the time s that runs from 0 to 1 while t runs from start to 1."""
+        return span * denoiser(x, start + span * s_B).velocity
+
+    x_1, integral_B = transport(velocity, x_BCHW, flow, generator)
+    prior = Normal(0.0, denoiser.path.sigma(1.0))
+    return prior.log_prob(x_1.double()).flatten(1).sum(1) + integral_B.double()
+
+
+def check_straight(student: ImageModel, teacher: ImageModel) -> None:
+    """ValueError unless the teacher is a flow on straight lines with the student's data and network."""
+    who = type(student).__name__
+    straight = isinstance(teacher, FlowMatching) and isinstance(teacher.path, paths.RectifiedFlowPath)
+    if not straight or teacher.native_sampler is not None:
+        raise ValueError(f"{who} builds on a rectified flow, and {type(teacher).__name__} is none.")
+    sizes = [
+        (m.shape, m.levels, m.conditioning, {name: v.shape for name, v in m.network.state_dict().items()})
+        for m in (student, teacher)
+    ]
+    if sizes[0] != sizes[1]:
+        raise ValueError(f"{who} starts from its teacher's weights: give it the network options of its teacher.")

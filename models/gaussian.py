@@ -1,7 +1,10 @@
 """Models on a Gaussian path: diffusion and flow matching with one loss and one way to sample.
 
-    loss    E ‖network(x_t, t) − target‖²/D,  x_t = α(t) x_0 + σ(t) ε
+    loss    E w(t) ‖network(x_t, t, c) − target‖²/D,  x_t = α(t) x_0 + σ(t) ε
     sample  x_T = σ(t_0) z at the start of the grid, then any sampler of `models.samplers`
+
+A subclass says what x_0 is (`encode`, `decode`), and where it differs from this: the weight w(t), how the
+noise is coupled to the data, the shape of x_0, how a condition is embedded.
 
 Shapes: B batch, C channels, H height, W width, D = C·H·W.
 """
@@ -10,43 +13,33 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from models.base import ImageModel, NonFiniteSamples
+from models.conditioning import UNCONDITIONAL, Conditioning, check_share
 from models.denoiser import Denoiser, check_prediction, target
 from models.grids import grid
-from models.names import unknown
 from models.paths import GaussianPath
+from models.times import TimeLaw, Times, draw_times
 
 if TYPE_CHECKING:
     from models.samplers import Sampler
     from models.seeds import Seeds
 
-Times = Literal["uniform", "logit-normal"]
-TIMES = ("uniform", "logit-normal")
-
-
-def draw_times(n: int, law: Times, generator: torch.Generator | None, device: torch.device) -> Tensor:
-    """n times in (0, 1), spread evenly over their law: u_i = (u + i)/n mod 1, one u for all.
-
-    This keeps the variance of the loss low (Kingma et al. 2021, 2107.00630, §I.1). The logit-normal law
-    is that of Esser et al. 2024 (2403.03206) with location 0 and scale 1.
-    """
-    offset = torch.rand(1, generator=generator, device=device)
-    u = torch.frac(offset + torch.arange(n, device=device) / n).clamp(1e-6, 1.0 - 1e-6)
-    return torch.special.ndtri(u).sigmoid() if law == "logit-normal" else u
-
 
 class GaussianPathModel(ImageModel):
     """A network on a Gaussian path.
 
-    path        x_t = α(t) x_0 + σ(t) ε
-    prediction  what the network says, see `models.denoiser`
-    times       law of the training times
-    clip        clamp x̂_0 to [−1, 1] while sampling
+    path               x_t = α(t) x_0 + σ(t) ε
+    prediction         what the network says, see `models.denoiser`
+    times              law of the training times, see `models.times`
+    clip               clamp x̂_0 to [−1, 1] while sampling
+    conditioning       what the network is told beside x_t and t
+    condition_dropout  share of conditions replaced by the null in training
+    state_shape        shape of x_0, that of the images unless it is something else (latents)
     """
 
     def __init__(
@@ -56,15 +49,21 @@ class GaussianPathModel(ImageModel):
         network: nn.Module,
         path: GaussianPath,
         prediction: str,
-        times: Times = "uniform",
+        times: TimeLaw | None = None,
         clip: bool = False,
+        *,
+        conditioning: Conditioning = UNCONDITIONAL,
+        condition_dropout: float = 0.1,
+        state_shape: tuple[int, int, int] | None = None,
     ) -> None:
         super().__init__(shape, levels)
         check_prediction(prediction)
-        if times not in TIMES:
-            raise ValueError(unknown("law of training times", times, TIMES))
+        check_share(condition_dropout)
         self.network = network
-        self.path, self.prediction, self.times, self.clip = path, prediction, times, clip
+        self.path, self.prediction, self.clip = path, prediction, clip
+        self.times: TimeLaw = times or Times()
+        self.conditioning, self.condition_dropout = conditioning, condition_dropout
+        self.state_shape = tuple(state_shape or shape)
 
     @abstractmethod
     def encode(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -74,47 +73,104 @@ class GaussianPathModel(ImageModel):
     def decode(self, x_0: Tensor) -> Tensor:
         """x_0 to uint8 pixels; raises `NonFiniteSamples` for what is not finite."""
 
-    def denoiser(self, condition: Tensor | None = None, clip: bool = False) -> Denoiser:
-        """The network as a denoiser, for samplers and for estimators of the likelihood."""
-        self._check_condition(condition)
-        return Denoiser(self.network, self.path, self.prediction, condition, clip)
+    def embed(self, condition: Tensor) -> tuple[Tensor, ...]:
+        """A condition as the network takes it, computed once for all evaluations of a trajectory."""
+        return () if self.conditioning.kind == "none" else (condition,)
+
+    def weight(self, t_B: Tensor) -> Tensor | None:
+        """w(t) of the loss, (B,); None: 1."""
+        return None
+
+    def draw_noise(self, x_0: Tensor, generator: torch.Generator | None) -> Tensor:
+        """ε for each x_0: independent unless a subclass couples them."""
+        return torch.randn(x_0.shape, generator=generator, device=x_0.device, dtype=x_0.dtype)
+
+    def denoiser(
+        self,
+        condition: Tensor | None = None,
+        clip: bool = False,
+        *,
+        guidance: float = 1.0,
+        n: int | None = None,
+    ) -> Denoiser:
+        """The network as a denoiser of n images, for samplers and for estimators of the likelihood.
+
+        condition  None stands for the null; n is then needed where the model is conditional
+        """
+        if self.conditioning.kind == "none":
+            self.conditioning.given(condition, 0, self.device, type(self).__name__)
+            if guidance != 1.0:
+                raise ValueError(f"{type(self).__name__} is unconditional: leave guidance out.")
+            return Denoiser(self.network, self.path, self.prediction, clip=clip)
+        n = n if condition is None else len(condition)
+        if n is None:
+            raise ValueError("A conditional model without a condition needs the number of images.")
+        given = self.conditioning.given(condition, n, self.device, type(self).__name__)
+        null = self.embed(self.conditioning.null(n, self.device)) if guidance != 1.0 else ()
+        return Denoiser(
+            self.network, self.path, self.prediction, self.embed(given), clip, null=null, guidance=guidance
+        )
 
     def loss(
         self, pixels: Tensor, condition: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Mean squared error of the prediction a dimension: L_simple of Ho et al. 2020, no unit."""
+        """Mean weighted squared error of the prediction a dimension, no unit; w = 1 is L_simple (Ho 2020)."""
         self.check_pixels(pixels)
-        self._check_condition(condition)
         x_0 = self.encode(pixels, generator)
         t_B = draw_times(len(x_0), self.times, generator, x_0.device)
         t = t_B.view(-1, 1, 1, 1)
-        epsilon = torch.randn(x_0.shape, generator=generator, device=x_0.device, dtype=x_0.dtype)
+        epsilon = self.draw_noise(x_0, generator)
         x_t = self.path.alpha(t) * x_0 + self.path.sigma(t) * epsilon
         wanted = target(self.prediction, self.path, t, x_0, epsilon)
-        return (self.network(x_t, t_B) - wanted).square().mean()
+        output = self.network(x_t, t_B, *self.training_condition(condition, len(x_0), generator))
+        return self._weighted((output - wanted).square(), t_B)
+
+    def training_condition(
+        self, condition: Tensor | None, n: int, generator: torch.Generator | None
+    ) -> tuple[Tensor, ...]:
+        """The embedded conditions of a batch, a share of them replaced by the null."""
+        given = self.conditioning.given(condition, n, self.device, type(self).__name__)
+        return self.embed(self.conditioning.dropped(given, self.condition_dropout, generator))
+
+    def _weighted(self, error_BCHW: Tensor, t_B: Tensor) -> Tensor:
+        weight_B = self.weight(t_B)
+        if weight_B is None:
+            return error_BCHW.mean()
+        return (weight_B * error_BCHW.flatten(1).mean(1)).mean()
 
     def sample(
-        self, n: int, sampler: Sampler | None, seeds: Seeds, condition: Tensor | None = None
+        self,
+        n: int,
+        sampler: Sampler | None,
+        seeds: Seeds,
+        condition: Tensor | None = None,
+        guidance: float = 1.0,
     ) -> Tensor:
         """n images as uint8 pixels; a value that is not finite raises with its image and step, from 1."""
         if sampler is None:
             raise ValueError(f"A model of {self.family} needs a sampler: see models.samplers.names().")
         if n != len(seeds.images):
             raise ValueError(f"{n} images need {n} seeds, and there are {len(seeds.images)}.")
-        denoiser = self.denoiser(condition, self.clip)
+        return self.decode(self.trajectory(n, sampler, seeds, condition, guidance))
+
+    def trajectory(
+        self, n: int, sampler: Sampler, seeds: Seeds, condition: Tensor | None = None, guidance: float = 1.0
+    ) -> Tensor:
+        """x_0 at the end of the sampler's way from n draws of noise, finite."""
+        denoiser = self.denoiser(condition, self.clip, guidance=guidance, n=n)
         times = grid(sampler.grid, self.path, sampler.steps)
-        x_T = self.path.sigma(times[0]) * seeds.per_image(self.shape, device=self.device)
+        x_T = self.path.sigma(times[0]) * seeds.per_image(self.state_shape, device=self.device)
         state = seeds.stream.get_state()
 
         def run(callback: Callable[[int, float, Tensor], None] | None = None) -> Tensor:
             return sampler(denoiser, x_T, times, noise=seeds.noise_like, callback=callback)
 
-        try:
-            return self.decode(run())
-        except NonFiniteSamples:
+        x_0 = run()
+        if not bool(torch.isfinite(x_0).all()):
+            # The second pass reads every state on the host, to name the step.
             seeds.stream.set_state(state)
             run(_stop_at_first)
-            raise
+        return x_0
 
     def check_pixels(self, pixels: Tensor) -> None:
         """Refuse images of another shape than the model's."""
@@ -122,10 +178,6 @@ class GaussianPathModel(ImageModel):
             raise ValueError(
                 f"This model was built for images of {self.shape}, and these are {tuple(pixels.shape[1:])}."
             )
-
-    def _check_condition(self, condition: Tensor | None) -> None:
-        if condition is not None:
-            raise ValueError(f"{type(self).__name__} is unconditional: leave the labels out.")
 
 
 def _stop_at_first(step: int, _t: float, x: Tensor) -> None:

@@ -6,6 +6,7 @@ Shapes: B batch, C channels, H height, W width, D = C·H·W, Z latent dimensions
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -59,8 +60,8 @@ class VAE(UnconditionalModel):
         """−ELBO/D in nats a dimension, mean over the batch; one z an image, KL in closed form."""
         self.check_pixels(pixels, condition)
         mean_BZ, log_std_BZ = self.posterior(pixels)
-        z_BZ = mean_BZ + log_std_BZ.exp() * self._normal(mean_BZ, generator)
-        kl_BZ = 0.5 * (mean_BZ**2 + (2 * log_std_BZ).exp() - 1) - log_std_BZ
+        z_BZ = mean_BZ + log_std_BZ.exp() * normal_like(mean_BZ, generator)
+        kl_BZ = divergence(mean_BZ, log_std_BZ)
         return (kl_BZ.sum(1) - self._log_likelihood(pixels, z_BZ)).mean().float() / self.dims
 
     @torch.no_grad()
@@ -81,13 +82,9 @@ class VAE(UnconditionalModel):
         self.check_levels(pixels)
         at_least_one(importance_samples=importance_samples)
         posterior = self.posterior(pixels)
-        draws = [self._draw(pixels, posterior, generator) for _ in range(importance_samples)]
-        reconstruction_KB = torch.stack([reconstruction for reconstruction, _ in draws])
-        kl_KB = torch.stack([kl for _, kl in draws])
-        log_w_KB = -reconstruction_KB - kl_KB
-        nats = math.log(importance_samples) - log_w_KB.logsumexp(0)
-        parts = {"reconstruction": reconstruction_KB.mean(0), "kl": kl_KB.mean(0), "elbo": -log_w_KB.mean(0)}
-        return Likelihood(nats, "bound", self._protocol(importance_samples), parts)
+        return importance_weighted(
+            [self._draw(pixels, posterior, generator) for _ in range(importance_samples)]
+        )
 
     @torch.no_grad()
     def sample(
@@ -112,25 +109,47 @@ class VAE(UnconditionalModel):
 
     def _draw(
         self, pixels: Tensor, posterior: tuple[Tensor, Tensor], generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> dict[str, Tensor]:
         """−ln p(pixels|z) and ln q(z|pixels) − ln p(z), (B,) float64 each, for one z ~ q an image."""
         mean_BZ, log_std_BZ = posterior
-        noise_BZ = self._normal(mean_BZ, generator)
+        noise_BZ = normal_like(mean_BZ, generator)
         z_BZ = mean_BZ + log_std_BZ.exp() * noise_BZ
-        # The constants ln √(2π) of the two normal densities cancel.
-        kl_BZ = 0.5 * (z_BZ.double() ** 2 - noise_BZ.double() ** 2) - log_std_BZ.double()
-        return -self._log_likelihood(pixels, z_BZ), kl_BZ.sum(1)
+        kl_B = log_ratio(z_BZ, noise_BZ, log_std_BZ)
+        return {"reconstruction": -self._log_likelihood(pixels, z_BZ), "kl": kl_B}
 
     def _log_likelihood(self, pixels: Tensor, z_BZ: Tensor) -> Tensor:
         """ln p(pixels|z), (B,) float64."""
         return self.decode(z_BZ).log_prob(pixels.flatten(1)).double().sum(1)
 
-    def _normal(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
-        return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
 
-    def _protocol(self, importance_samples: int) -> str:
-        bound = "ELBO" if importance_samples == 1 else "importance-weighted bound"
-        return f"{bound}, K={importance_samples} posterior samples, discretised logistic"
+def importance_weighted(draws: Sequence[dict[str, Tensor]]) -> Likelihood:
+    """−ln (1/K) Σ_k w_k from K draws of z ~ q(z|pixels), each as the parts, (B,) float64, of its −ln w_k.
+
+    Breakdown: the mean of each part over the draws, and their sum `elbo`, what K = 1 gives in expectation.
+    """
+    K = len(draws)
+    parts_KB = {name: torch.stack([draw[name] for draw in draws]) for name in draws[0]}
+    log_w_KB = -torch.stack(list(parts_KB.values())).sum(0)
+    nats = math.log(K) - log_w_KB.logsumexp(0)
+    parts = {name: part_KB.mean(0) for name, part_KB in parts_KB.items()} | {"elbo": -log_w_KB.mean(0)}
+    bound = "ELBO" if K == 1 else "importance-weighted bound"
+    return Likelihood(nats, "bound", f"{bound}, K={K} posterior samples, discretised logistic", parts)
+
+
+def normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Standard normal noise in the shape of x."""
+    return torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+
+
+def divergence(mean: Tensor, log_std: Tensor) -> Tensor:
+    """KL(N(m, σ²) ‖ N(0, 1)) of each dimension, in nats."""
+    return 0.5 * (mean**2 + (2 * log_std).exp() - 1) - log_std
+
+
+def log_ratio(z: Tensor, noise: Tensor, log_std: Tensor) -> Tensor:
+    """ln q(z) − ln N(z; 0, I), (B,) float64, of z = m + σ·noise; the constants ln √(2π) cancel."""
+    each = 0.5 * (z.double() ** 2 - noise.double() ** 2) - log_std.double()
+    return each.flatten(1).sum(1)
 
 
 class ResidualMLP(nn.Module):
@@ -139,25 +158,28 @@ class ResidualMLP(nn.Module):
     def __init__(self, inputs: int, outputs: int, width: int, depth: int, dropout: float) -> None:
         super().__init__()
         self.first = nn.Linear(inputs, width)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(
-                nn.LayerNorm(width),
-                nn.Linear(width, width),
-                nn.SiLU(),
-                nn.Dropout(dropout),
-                nn.Linear(width, width),
-            )
-            for _ in range(depth)
-        )
-        self.last = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, outputs))
-        nn.init.normal_(self.last[1].weight, std=0.02)  # type: ignore[arg-type]
-        nn.init.zeros_(self.last[1].bias)  # type: ignore[arg-type]
+        self.blocks = nn.ModuleList(residual_branch(width, dropout) for _ in range(depth))
+        self.last = head(width, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x)
         for block in self.blocks:
             x = x + block(x)
         return self.last(x)
+
+
+def residual_branch(width: int, dropout: float) -> nn.Sequential:
+    """W₂·SiLU(W₁·norm(x)), to be added to x."""
+    first, second = nn.Linear(width, width), nn.Linear(width, width)
+    return nn.Sequential(nn.LayerNorm(width), first, nn.SiLU(), nn.Dropout(dropout), second)
+
+
+def head(width: int, outputs: int) -> nn.Sequential:
+    """norm, linear, whose outputs start near zero."""
+    last = nn.Linear(width, outputs)
+    nn.init.normal_(last.weight, std=0.02)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.LayerNorm(width), last)
 
 
 def soft_limit(raw: Tensor) -> Tensor:

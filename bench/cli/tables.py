@@ -85,7 +85,21 @@ def _suites() -> list[dict[str, Any]]:
 
 
 def _models() -> list[dict[str, Any]]:
-    return [{"model": name, "class": path} for name, path in sorted(registry.names().items())]
+    """The catalogue from noise to structure, then what other packages offer."""
+    rows = [
+        {
+            "model": name,
+            "family": builtin.family,
+            "likelihood": builtin.likelihood,
+            "samples by": builtin.native_sampler or "any sampler",
+        }
+        for name, builtin in registry.BUILTIN.items()
+    ]
+    offered = sorted(set(registry.names()) - set(registry.BUILTIN))
+    return rows + [
+        {"model": name, "family": registry.names()[name], "likelihood": "", "samples by": ""}
+        for name in offered
+    ]
 
 
 def _samplers() -> list[dict[str, Any]]:

@@ -5,18 +5,53 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from models.names import unknown
 
-_MODULES = {"digits": "bench.data.digits"}
+_MODULES = {"digits": "bench.data.digits", "shapes": "bench.data.shapes"}
+
+
+@dataclass(frozen=True)
+class Captions:
+    """What the images show, in words: token numbers (N, L), word 0 being the padding.
+
+    train, test  captions of the images of both splits
+    prompts      further captions without images, by name: what a model is asked for beside the test split
+    vocabulary   the words
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+    vocabulary: tuple[str, ...]
+    prompts: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def length(self) -> int:
+        """L, tokens of a caption."""
+        return int(self.train.shape[1])
+
+    def of(self, prompts: str) -> np.ndarray:
+        """The captions of the test split, or of a named set of prompts."""
+        sets = {"test": self.test, **self.prompts}
+        if prompts not in sets:
+            raise ValueError(unknown("set of prompts", prompts, sets))
+        return sets[prompts]
+
+    def text(self, tokens: np.ndarray) -> str:
+        """A row of tokens as words."""
+        return " ".join(self.vocabulary[token] for token in tokens if token)
 
 
 @dataclass(frozen=True)
 class ImageData:
-    """Images (N, C, H, W) uint8 with `levels` grey levels, labels (N,) of `classes` classes, split once."""
+    """Images (N, C, H, W) uint8 with `levels` grey levels, labels (N,) of `classes` classes, split once.
+
+    captions  what the images show in words, where the data set says it
+    """
 
     name: str
     train: np.ndarray
@@ -25,6 +60,7 @@ class ImageData:
     test_labels: np.ndarray
     levels: int
     classes: int
+    captions: Captions | None = None
 
     def __post_init__(self) -> None:
         for split, labels in ((self.train, self.train_labels), (self.test, self.test_labels)):
@@ -38,6 +74,18 @@ class ImageData:
                 raise ValueError(
                     f"{self.name}: a pixel is {split.max()}, and {self.levels} levels end below it."
                 )
+
+        self._check_captions()
+
+    def _check_captions(self) -> None:
+        if self.captions is None:
+            return
+        words = len(self.captions.vocabulary)
+        for split, tokens in ((self.train, self.captions.train), (self.test, self.captions.test)):
+            if tokens.shape != (len(split), self.captions.length):
+                raise ValueError(f"{self.name}: {len(split)} images have captions {tokens.shape}.")
+            if tokens.size and not 0 <= int(tokens.min()) <= int(tokens.max()) < words:
+                raise ValueError(f"{self.name}: captions must use the words 0…{words - 1}.")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -58,7 +106,22 @@ class ImageData:
             plain = np.ascontiguousarray(array)
             digest.update(f"{plain.shape}{plain.dtype.str}".encode())
             digest.update(plain.tobytes())
+        if self.captions is not None:
+            sets = {"train": self.captions.train, "test": self.captions.test, **self.captions.prompts}
+            for name, tokens in sorted(sets.items()):
+                digest.update(f"{name}{tokens.shape}".encode())
+                digest.update(np.ascontiguousarray(tokens, np.int64).tobytes())
+            digest.update("/".join(self.captions.vocabulary).encode())
         return digest.hexdigest()
+
+    def condition(self, kind: str, prompts: str = "test") -> np.ndarray:
+        """What conditional models are told, int64: labels or captions of `train`, `test` or other prompts."""
+        if kind == "label" and prompts in ("train", "test"):
+            return self.train_labels if prompts == "train" else self.test_labels
+        if kind == "text" and self.captions is not None:
+            return self.captions.train if prompts == "train" else self.captions.of(prompts)
+        have = "captions" if kind == "text" else f"labels for prompts '{prompts}'"
+        raise ValueError(f"The dataset {self.name} has no {have}: choose another dataset or model.")
 
 
 def names() -> tuple[str, ...]:

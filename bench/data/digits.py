@@ -9,10 +9,16 @@ from __future__ import annotations
 import numpy as np
 from sklearn.datasets import load_digits
 
-from bench.data import ImageData
+from bench.data import Captions, ImageData
 
 LEVELS = 17
 TRAIN = 1437
+WORDS = ("", "the", "digit", "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def captions(labels: np.ndarray) -> np.ndarray:
+    """`the digit seven` for each label, as token numbers (N, 3)."""
+    return np.stack([np.full_like(labels, 1), np.full_like(labels, 2), labels + 3], axis=1)
 
 
 def load() -> ImageData:
@@ -29,4 +35,5 @@ def load() -> ImageData:
         test_labels=labels[TRAIN:],
         levels=LEVELS,
         classes=10,
+        captions=Captions(captions(labels[:TRAIN]), captions(labels[TRAIN:]), WORDS),
     )

@@ -49,7 +49,11 @@ class InProcess:
 
     def _model(self, label: str, timings: list[Cell]) -> Iterator[Event]:
         training = self.planner.training(label)
-        yield from self._guarded(training, self._train(training))
+        if training.weights and not self.store.is_finished(training.weights):
+            base = self.planner.suite.models[label].builds_on
+            yield Finished(training, "skipped", error=f"{base}, which it builds on, was not trained")
+        else:
+            yield from self._guarded(training, self._train(training))
         family, native = self.planner.traits(label)
         if not self.store.is_finished(training.key):
             for cell in self.planner.dependents(label, family, native, ""):

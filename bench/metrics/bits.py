@@ -17,12 +17,14 @@ from bench.metrics.anchors import anchors
 from bench.records import Record
 from bench.store import Part
 from bench.workbench import Workbench, counted
-from models.base import LikelihoodUnavailable
+from models.base import ImageModel, Likelihood, LikelihoodUnavailable
 from models.seeds import derive_seed
 
 METRIC = "bits/dim"
 UNIT = "bits/dim"
 NATS = "nats"
+GIVEN = {"label": "given the label", "text": "given the caption"}
+"""What the likelihood of a conditional model is called where it is told the condition."""
 
 
 def bits_per_dimension(nats: np.ndarray, dims: int) -> tuple[float, float, float]:
@@ -40,27 +42,46 @@ class Bits:
         """Nats of each image of one shard, with the parts they consist of."""
         settings, model, shard = cell.spec["likelihood"], bench.model(cell), cell.shard(index)
         device = bench.runtime.device
-        generator = torch.Generator(device).manual_seed(derive_seed("likelihood", cell.spec["seed"], index))
         pixels = bench.pixels(settings["split"])[shard.start : shard.stop].to(device)
         started = time.perf_counter()
-        with torch.no_grad(), counted(model) as evaluations:
+        with counted(model) as evaluations:
             try:
-                found = [
-                    model.nll(batch, None, generator, **settings["options"])
-                    for batch in pixels.split(settings["batch"])
-                ]
+                found = self._nats(cell, index, model, pixels, None)
             except LikelihoodUnavailable as reason:
                 return Part({}, {"unavailable": str(reason) or "the family has no likelihood"})
-        arrays = {NATS: torch.cat([part.nats for part in found]).double().cpu().numpy()}
-        for name in found[0].breakdown:
-            arrays[name] = torch.cat([part.breakdown[name] for part in found]).double().cpu().numpy()
         info = {
             "kind": found[0].kind,
             "protocol": found[0].protocol,
             "nfe": evaluations.rows / len(pixels),
             "seconds": time.perf_counter() - started,
         }
+        arrays = {NATS: torch.cat([part.nats for part in found]).double().cpu().numpy()}
+        for name in found[0].breakdown:
+            arrays[name] = torch.cat([part.breakdown[name] for part in found]).double().cpu().numpy()
+        known = bench.condition(model, settings["split"])
+        if known is not None:
+            # The same noise as without the condition, so that the difference is the condition's.
+            told = known[shard.start : shard.stop].to(device)
+            given = self._nats(cell, index, model, pixels, told)
+            arrays[GIVEN[model.conditioning.kind]] = (
+                torch.cat([part.nats for part in given]).double().cpu().numpy()
+            )
         return Part(arrays, info)
+
+    def _nats(
+        self, cell: Cell, index: int, model: ImageModel, pixels: torch.Tensor, told: torch.Tensor | None
+    ) -> list[Likelihood]:
+        """The likelihoods of a shard batch by batch, all from the shard's own generator."""
+        settings = cell.spec["likelihood"]
+        seed = derive_seed("likelihood", cell.spec["seed"], index)
+        generator = torch.Generator(pixels.device).manual_seed(seed)
+        batches = pixels.split(settings["batch"])
+        conditions = [None] * len(batches) if told is None else told.split(settings["batch"])
+        with torch.no_grad():
+            return [
+                model.nll(batch, condition, generator, **settings["options"])
+                for batch, condition in zip(batches, conditions, strict=True)
+            ]
 
     def records(self, cell: Cell, parts: list[Part], bench: Workbench) -> list[Record]:
         """Bits per dimension, and the same for each part it consists of; or why there is none."""

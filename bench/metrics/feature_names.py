@@ -10,17 +10,17 @@ from models.names import unknown
 
 @dataclass(frozen=True)
 class FeatureName:
-    """A feature network: what its distance is called, its weights' file and their SHA-256."""
+    """A feature network: what its distance is called, its weights' file and their SHA-256, if it has any."""
 
     name: str
     metric: str
-    weights: str
-    sha256: str
+    weights: str = ""
+    sha256: str = ""
 
     @property
     def identity(self) -> str:
         """Name and weights, as it stands in keys and protocols."""
-        return f"{self.name} {self.sha256[:12]}"
+        return f"{self.name} {self.sha256[:12]}".strip()
 
     def read(self) -> bytes:
         """The weights that come with the package, refused if they are not the ones named here."""
@@ -44,6 +44,7 @@ NAMES = {
         "digits-features.safetensors",
         "87dfed130e493c06d44df9f8437fd1fb7795a61d2b67ef6908907220873db536",
     ),
+    "pooled-pixels": FeatureName("pooled-pixels", "FD-pixels"),
 }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -30,10 +31,16 @@ class FeatureNetwork(ABC):
     identity: str
     """Name and SHA-256 of the weights."""
     dims: int
+    classes: int = 0
+    """Classes that `classify` knows; 0 where it cannot."""
 
     @abstractmethod
     def extract(self, pixels_nCHW: Tensor) -> Tensor:
         """Features (n, d), float32, of pixels (n, C, H, W), uint8."""
+
+    def classify(self, pixels_nCHW: Tensor) -> Tensor:
+        """Logits (n, classes) of pixels (n, C, H, W), uint8."""
+        raise TypeError(f"{self.name} knows no classes")
 
 
 class DigitsNetwork(nn.Module):
@@ -78,13 +85,21 @@ class DigitsFeatures(FeatureNetwork):
     def __init__(self) -> None:
         name = find("digits-features")
         self.name, self.metric, self.identity = name.name, name.metric, name.identity
-        self.dims = DigitsNetwork.dims
+        self.dims, self.classes = DigitsNetwork.dims, 10
         self.network = DigitsNetwork().eval()
         self.network.load_state_dict(load(name.read()))
 
     @torch.inference_mode()
     def extract(self, pixels_nCHW: Tensor) -> Tensor:
         """Features (n, 64) of digits (n, 1, 8, 8), on the processor, whatever device the pixels are on."""
+        return self._in_batches(pixels_nCHW, self.network.features, self.dims)
+
+    @torch.inference_mode()
+    def classify(self, pixels_nCHW: Tensor) -> Tensor:
+        """Logits (n, 10) of digits (n, 1, 8, 8), on the processor."""
+        return self._in_batches(pixels_nCHW, self.network, self.classes)
+
+    def _in_batches(self, pixels_nCHW: Tensor, network: Callable[[Tensor], Tensor], width: int) -> Tensor:
         if pixels_nCHW.dtype != torch.uint8 or tuple(pixels_nCHW.shape[1:]) != (1, 8, 8):
             raise ValueError(
                 f"digits-features takes uint8 (n, 1, 8, 8), not {pixels_nCHW.dtype} "
@@ -98,11 +113,44 @@ class DigitsFeatures(FeatureNetwork):
         rows = []
         for batch in pixels_nCHW.cpu().split(BATCH):
             padded = F.pad(batch, (0, 0, 0, 0, 0, 0, 0, BATCH - len(batch)))
-            rows.append(self.network.features(scaled(padded, DigitsNetwork.levels))[: len(batch)])
-        return torch.cat(rows) if rows else torch.zeros(0, self.dims)
+            rows.append(network(scaled(padded, DigitsNetwork.levels))[: len(batch)])
+        return torch.cat(rows) if rows else torch.zeros(0, width)
 
 
-_NETWORKS: dict[str, type[FeatureNetwork]] = {"digits-features": DigitsFeatures}
+class PooledPixels(FeatureNetwork):
+    """The means of 4×4 tiles in every channel: a feature space without weights, for images of any data set.
+
+    It sees layout and colour and no detail: coarse, but the same for everybody and nothing to download.
+    """
+
+    side = 4
+    levels = 256
+
+    def __init__(self) -> None:
+        name = find("pooled-pixels")
+        self.name, self.metric, self.identity = name.name, name.metric, name.identity
+
+    @torch.inference_mode()
+    def extract(self, pixels_nCHW: Tensor) -> Tensor:
+        """Features (n, 16·C) of (n, C, H, W) in [0, 1], H and W at least 4."""
+        if (
+            pixels_nCHW.dtype != torch.uint8
+            or pixels_nCHW.dim() != 4
+            or min(pixels_nCHW.shape[2:]) < self.side
+        ):
+            raise ValueError(
+                f"pooled-pixels takes uint8 (n, C, H, W) of {self.side}×{self.side} pixels or more, not "
+                f"{pixels_nCHW.dtype} {tuple(pixels_nCHW.shape)}."
+            )
+        # Sums of whole levels are exact in float64, so no feature depends on its batch.
+        tiles = F.adaptive_avg_pool2d(pixels_nCHW.cpu().double(), self.side) / (self.levels - 1)
+        return tiles.flatten(1).float()
+
+
+_NETWORKS: dict[str, type[FeatureNetwork]] = {
+    "digits-features": DigitsFeatures,
+    "pooled-pixels": PooledPixels,
+}
 
 
 @functools.cache

@@ -15,6 +15,7 @@ import torch
 
 from bench.cells import Cell
 from bench.errors import CellFailed
+from bench.metrics.alignment import judged, share_records
 from bench.metrics.frechet import FrechetEstimate, group_frechet
 from bench.metrics.moments import BlockMoments, Moments
 from bench.records import Record
@@ -37,21 +38,27 @@ class Quality:
     def part(self, cell: Cell, index: int, bench: Workbench) -> Part:
         """Sample one shard and reduce it to moments."""
         started = time.perf_counter()
-        pixels, nfe = sample_shard(bench.model(cell), cell, index, bench.runtime.device)
-        features = bench.features.extract(pixels).cpu().numpy()
-        moments = BlockMoments(cell.spec["group"] // BLOCKS, features.shape[1])
-        moments.add(cell.shard(index).start, features)
-        seconds = time.perf_counter() - started
-        arrays = {"pixels": pixels.cpu().numpy(), **moments.to_arrays()}
-        return Part(arrays, {"nfe": nfe, "seconds": seconds})
+        pixels, nfe = sample_shard(cell, index, bench)
+        arrays = {"pixels": pixels.cpu().numpy()}
+        if cell.spec["prompts"] == "test":
+            features = bench.features.extract(pixels).cpu().numpy()
+            moments = BlockMoments(cell.spec["group"] // BLOCKS, features.shape[1])
+            moments.add(cell.shard(index).start, features)
+            arrays |= moments.to_arrays()
+        if bench.model(cell).conditioning.kind != "none":
+            arrays |= judged(pixels, cell.spec["prompts"], cell.shard(index), bench)
+        return Part(arrays, {"nfe": nfe, "seconds": time.perf_counter() - started})
 
     def records(self, cell: Cell, parts: list[Part], bench: Workbench) -> list[Record]:
-        """Distances to the training images, and what it took."""
-        moments = BlockMoments.merged([BlockMoments.from_arrays(part.arrays) for part in parts])
+        """Distances to the training images, shares of conditions met, and what it took."""
         sizes = np.asarray(cell.items)
         nfe = float((np.asarray([part.info["nfe"] for part in parts]) * sizes).sum() / sizes.sum())
-        seconds = sum(part.info["seconds"] for part in parts)
-        return distance_records(cell, moments, bench, nfe=nfe, seconds=seconds)
+        cost = {"nfe": nfe, "seconds": sum(part.info["seconds"] for part in parts)}
+        shares = share_records(cell, [part.arrays for part in parts], bench, **cost)
+        if cell.spec["prompts"] != "test":
+            return shares
+        moments = BlockMoments.merged([BlockMoments.from_arrays(part.arrays) for part in parts])
+        return [*distance_records(cell, moments, bench, **cost), *shares]
 
 
 class Floor:
@@ -65,11 +72,12 @@ class Floor:
         features = bench.features.extract(pixels).cpu().numpy()
         moments = BlockMoments(group // BLOCKS, features.shape[1])
         moments.add(0, features)
-        return Part(moments.to_arrays(), {})
+        return Part({**moments.to_arrays(), **judged(pixels, "test", range(len(pixels)), bench)}, {})
 
     def records(self, cell: Cell, parts: list[Part], bench: Workbench) -> list[Record]:
-        """The same distances as those of generated images."""
-        return distance_records(cell, BlockMoments.from_arrays(parts[0].arrays), bench)
+        """The same numbers as those of generated images."""
+        distances = distance_records(cell, BlockMoments.from_arrays(parts[0].arrays), bench)
+        return [*distances, *share_records(cell, [parts[0].arrays], bench)]
 
 
 def distance_records(cell: Cell, moments: BlockMoments, bench: Workbench, **columns: Any) -> list[Record]:
@@ -107,25 +115,26 @@ def _protocol(metric: str, found: FrechetEstimate, bench: Workbench, group: int)
     return f"{metric}@{group} [{bench.features.identity}, unresized, {reference}, {groups}, {found.method}]"
 
 
-def sample_shard(model: ImageModel, cell: Cell, index: int, device: str) -> tuple[torch.Tensor, float]:
+def sample_shard(cell: Cell, index: int, bench: Workbench) -> tuple[torch.Tensor, float]:
     """The images of one shard, uint8 (n, C, H, W), and the evaluations each took."""
-    settings, seed = cell.spec["sampling"], cell.spec["seed"]
+    settings, seed, model = cell.spec["sampling"], cell.spec["seed"], bench.model(cell)
     sampler = make_sampler(settings)
     images = cell.shard(index)
-    stream = shard_stream(seed, index, device)
+    stream = shard_stream(seed, index, bench.runtime.device)
     batches = []
     with torch.inference_mode(), counted(model) as evaluations:
         for start in range(images.start, images.stop, settings["batch"]):
             chosen = range(start, min(start + settings["batch"], images.stop))
-            batches.append(_sample_batch(model, sampler, Seeds(seed, chosen, stream), cell, index))
+            told = bench.prompts(cell, chosen)
+            batches.append(_sample_batch(model, sampler, Seeds(seed, chosen, stream), told, cell, index))
     return torch.cat(batches), evaluations.rows / len(images)
 
 
 def _sample_batch(
-    model: ImageModel, sampler: Sampler | None, seeds: Seeds, cell: Cell, shard: int
+    model: ImageModel, sampler: Sampler | None, seeds: Seeds, told: dict[str, Any], cell: Cell, shard: int
 ) -> torch.Tensor:
     try:
-        return model.sample(len(seeds.images), sampler, seeds)
+        return model.sample(len(seeds.images), sampler, seeds, **told)
     except NonFiniteSamples as error:
         step = "" if error.step is None else f", step {error.step} of {cell.row['steps']}"
         raise CellFailed(

@@ -57,9 +57,10 @@ class Throughput:
         """One batch, with the device idle before and after."""
         seed, batch = cell.spec["seed"], cell.spec["throughput"]["batch"]
         seeds = Seeds(seed, range(batch), shard_stream(seed, index, bench.runtime.device))
+        told = bench.prompts(cell, range(batch))
         _synchronise(bench.runtime.device)
         with torch.inference_mode():
-            model.sample(batch, make_sampler(cell.spec["sampling"]), seeds)
+            model.sample(batch, make_sampler(cell.spec["sampling"]), seeds, **told)
         _synchronise(bench.runtime.device)
 
     def _peak_bytes(self, model: ImageModel, cell: Cell, bench: Workbench) -> int:

@@ -8,13 +8,24 @@ from typing import TYPE_CHECKING, Any
 from bench.report import ReportData, tables
 from bench.report.curves import learning_curves
 from bench.report.evaluations import quality_vs_nfe
+from bench.report.guidance import guidance_curves
 from bench.report.likelihood import bits_per_dim
 from bench.report.pareto import pareto
 
 if TYPE_CHECKING:
     import altair as alt
+    import pandas as pd
 
-__all__ = ["Figure", "all_figures", "bits_per_dim", "learning_curves", "pareto", "quality_vs_nfe", "specs"]
+__all__ = [
+    "Figure",
+    "all_figures",
+    "bits_per_dim",
+    "guidance_curves",
+    "learning_curves",
+    "pareto",
+    "quality_vs_nfe",
+    "specs",
+]
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,7 @@ class Figure:
 
 
 def all_figures(report: ReportData) -> list[Figure]:
-    """Pareto front, quality by evaluations, bits per dimension, learning curves."""
+    """Pareto front, quality by evaluations, guidance, bits per dimension, learning curves."""
     records = tables.tidy(report.records)
     families = dict(zip(records["model"], records["family"], strict=True))
     return [
@@ -51,6 +62,7 @@ def all_figures(report: ReportData) -> list[Figure]:
             "No cell with a choice of sampler and steps has a quality.",
             *quality_vs_nfe(records).values(),
         ),
+        *_guidance(records),
         _figure(
             "bits",
             "Bits per dimension",
@@ -67,6 +79,20 @@ def all_figures(report: ReportData) -> list[Figure]:
             *learning_curves(report.curves, families).values(),
         ),
     ]
+
+
+def _guidance(records: pd.DataFrame) -> list[Figure]:
+    """The figure of guidance, only where a suite asks for it: most models have no condition."""
+    panels = guidance_curves(records)
+    caption = (
+        "Shares of samples that show what was asked for, and their quality, against the weight w of "
+        "u + w(c − u). Bars are 95 % intervals."
+    )
+    return (
+        [Figure("guidance", "What guidance buys and costs", caption, tuple(panels.values()))]
+        if panels
+        else []
+    )
 
 
 def _figure(name: str, title: str, caption: str, absent: str, *panels: alt.LayerChart | None) -> Figure:

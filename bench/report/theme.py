@@ -1,8 +1,9 @@
 """Colours of the report, one palette a theme: the page's CSS and the figures both take them from here.
 
 Families are Okabe-Ito colours (Okabe & Ito 2008, Color Universal Design), told apart under the common
-forms of colour blindness; points also carry an outline in the colour of ink, so that the light ones
-stand out on paper. Nothing is told by colour alone: samplers and kinds have shapes and labels.
+forms of colour blindness, the last two from Tol's muted scheme (Tol 2021); points also carry an outline
+in the colour of ink, so that the light ones stand out on paper. Nothing is told by colour alone: samplers
+and kinds have shapes and labels.
 """
 
 from __future__ import annotations
@@ -32,12 +33,20 @@ DARK = {
 }
 THEMES = {"light": LIGHT, "dark": DARK}
 
-FAMILY_COLOURS = ("#CC79A7", "#009E73", "#56B4E9", "#0072B2", "#D55E00", "#E69F00", "#F0E442", "#999999")
-FAMILIES = ("autoregressive", "latent variable", "normalizing flow", "diffusion", "flow matching")
-SHAPES = (
-    "circle", "square", "diamond", "triangle-up", "cross", "triangle-down", "triangle-right", "triangle-left"
+FAMILY_COLOURS = (
+    "#CC79A7", "#009E73", "#56B4E9", "#0072B2", "#D55E00", "#E69F00", "#F0E442", "#999999",
+    "#661100", "#44AA99",
 )  # fmt: skip
-SAMPLERS = ("euler", "heun", "ddim", "ddpm", "ancestral", "prior", "inverse")
+FAMILIES = (
+    "autoregressive", "latent variable", "normalizing flow", "diffusion", "flow matching",
+    "diffusion transformer", "continuous flow", "rectified flow", "latent diffusion",
+    "multi-modal diffusion transformer",
+)  # fmt: skip
+SHAPES = (
+    "circle", "square", "diamond", "triangle-up", "cross", "triangle-down", "triangle-right", "triangle-left",
+    "M0,-0.5L0.5,0.5L-0.5,0.5Z", "M-0.5,-0.2L0.5,-0.2L0.5,0.2L-0.5,0.2Z",
+)  # fmt: skip
+SAMPLERS = ("euler", "heun", "ddim", "ddpm", "ancestral", "prior", "inverse", "one-step", "mean-flow", "ode")
 KINDS = {"exact": "circle", "bound": "triangle-left", "estimate": "diamond"}
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 

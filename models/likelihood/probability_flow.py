@@ -2,8 +2,8 @@
 
     ln p_0(x) = ln N(x_1; 0, σ(1)²) + ∫₀¹ ∇·f(x_t, t) dt        (Chen et al. 2018, 1806.07366)
 
-∇·f exactly, from D products with the Jacobian, or by Hutchinson's estimate zᵀ(∂f/∂x)z with Rademacher z,
-fixed along one solution as an adaptive solver requires (Grathwohl et al. 2019, 1810.01367).
+∇·f exactly, from D products with the Jacobian, or by Hutchinson's estimate zᵀ(∂f/∂x)z, z fixed along one
+solution as an adaptive solver requires (Grathwohl et al. 2019, 1810.01367).
 
 The numbers are estimates, no bounds: a coarse solver can flatter a model, so the solver and its
 tolerances stand in the protocol.
@@ -22,6 +22,8 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from models.denoiser import Denoiser
+from models.likelihood.divergence import PROBES, Divergence, exact, hutchinson
+from models.names import unknown
 
 ADAPTIVE = {"dopri5": "dopri5", "dopri8": "dopri8", "bosh3": "bosh3"}
 FIXED = {"euler": "euler", "midpoint": "midpoint", "heun": "heun2", "rk4": "rk4"}
@@ -35,6 +37,7 @@ class Flow:
 
     solver      dopri5, dopri8, bosh3 with rtol and atol; euler, midpoint, heun, rk4 with equal steps
     divergence  `exact`, or `hutchinson` with the mean of so many probes
+    law         of a probe: `rademacher` or `gaussian`
     """
 
     solver: str = "dopri5"
@@ -43,6 +46,7 @@ class Flow:
     steps: int | None = None
     divergence: str = "hutchinson"
     probes: int = 1
+    law: str = "rademacher"
 
     def __post_init__(self) -> None:
         if self.solver not in ADAPTIVE | FIXED:
@@ -56,6 +60,8 @@ class Flow:
             )
         if self.probes < 1 or min(self.rtol, self.atol) <= 0:
             raise ValueError("The flow needs one or more probes and tolerances above 0.")
+        if self.law not in PROBES:
+            raise ValueError(unknown("law of probes", self.law, PROBES))
 
     @property
     def protocol(self) -> str:
@@ -64,7 +70,7 @@ class Flow:
             solver = f"{self.solver} {self.steps} steps"
         else:
             solver = f"{self.solver} rtol={self.rtol:g} atol={self.atol:g}"
-        probes = "exact divergence" if self.divergence == "exact" else f"rademacher×{self.probes}"
+        probes = "exact divergence" if self.divergence == "exact" else f"{self.law}×{self.probes}"
         return f"ode {solver}, {probes}"
 
 
@@ -74,59 +80,55 @@ def flow_log_density(
     """ln p_0(x) of each image, (B,) float64 nats."""
     if denoiser.clip:
         raise ValueError("A clipped denoiser has no smooth flow: build it with clip=False.")
-    probes = [_rademacher(x_BCHW, generator) for _ in range(flow.probes)]
-    divergence = _exact if flow.divergence == "exact" else _hutchinson(probes)
 
-    def field(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            x = state[0].detach().requires_grad_()
-            velocity = denoiser(x, t.expand(len(x))).velocity
-            trace = divergence(velocity, x)
-        return velocity.detach(), trace.detach()
+    def velocity(x: Tensor, t_B: Tensor) -> Tensor:
+        return denoiser(x, t_B).velocity
 
-    x_1, integral = _solve(field, x_BCHW, flow)
+    x_1, integral = transport(velocity, x_BCHW, flow, generator)
     return _prior_log_density(x_1, denoiser) + integral.double()
 
 
-def _solve(
-    field: Callable[[Tensor, tuple[Tensor, Tensor]], tuple[Tensor, Tensor]], x: Tensor, flow: Flow
+def transport(
+    velocity: Callable[[Tensor, Tensor], Tensor],
+    x_BCHW: Tensor,
+    flow: Flow,
+    generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The state at t = 1 from (x, 0) at t = 0."""
-    span = torch.linspace(0.0, 1.0, (flow.steps or 1) + 1, dtype=x.dtype, device=x.device)
+    """x at t = 1 of x at t = 0, and ∫₀¹ ∇·f dt (B,), for a field f = velocity(x, t_B); no gradients."""
+    divergence = _divergence(x_BCHW, flow, generator)
+
+    def field(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        with torch.enable_grad():
+            x = state[0].detach().requires_grad_()
+            f = velocity(x, t.expand(len(x)))
+            trace = divergence(f, x)
+        return f.detach(), trace.detach()
+
+    x_1, integral = solve(field, (x_BCHW, x_BCHW.new_zeros(len(x_BCHW))), flow)
+    return x_1, integral
+
+
+def solve(
+    field: Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]],
+    state: tuple[Tensor, ...],
+    flow: Flow,
+    start: float = 0.0,
+    end: float = 1.0,
+) -> tuple[Tensor, ...]:
+    """The state at t = end from that at t = start; gradients pass through the steps of a fixed solver."""
+    x = state[0]
+    span = torch.linspace(start, end, (flow.steps or 1) + 1, dtype=x.dtype, device=x.device)
     method = (ADAPTIVE | FIXED)[flow.solver]
-    path = odeint(field, (x, x.new_zeros(len(x))), span, rtol=flow.rtol, atol=flow.atol, method=method)
-    return path[0][-1], path[1][-1]
+    path = odeint(field, state, span, rtol=flow.rtol, atol=flow.atol, method=method)
+    return tuple(part[-1] for part in path)
+
+
+def _divergence(x: Tensor, flow: Flow, generator: torch.Generator | None) -> Divergence:
+    probes = [PROBES[flow.law](x, generator) for _ in range(flow.probes)]
+    return exact if flow.divergence == "exact" else hutchinson(probes)
 
 
 def _prior_log_density(x_1: Tensor, denoiser: Denoiser) -> Tensor:
     sigma, x = denoiser.path.sigma(1.0), x_1.double().flatten(1)
     constant = x.shape[1] * math.log(sigma * math.sqrt(2.0 * math.pi))
     return -0.5 * (x / sigma).square().sum(1) - constant
-
-
-def _rademacher(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    bits = torch.randint(0, 2, x.shape, generator=generator, device=x.device)
-    return (2 * bits - 1).to(x.dtype)
-
-
-def _hutchinson(probes: list[Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    """(velocity, x) to the mean of zᵀJz over the probes, (B,)."""
-
-    def estimate(velocity: Tensor, x: Tensor) -> Tensor:
-        parts = []
-        for index, z in enumerate(probes):
-            keep = index + 1 < len(probes)
-            (product,) = torch.autograd.grad(velocity, x, z, retain_graph=keep)
-            parts.append((product * z).flatten(1).sum(1))
-        return torch.stack(parts).mean(0)
-
-    return estimate
-
-
-def _exact(velocity: Tensor, x: Tensor) -> Tensor:
-    """The trace of the Jacobian from one product a dimension, (B,)."""
-    flat, trace = velocity.flatten(1), torch.zeros(len(x), dtype=x.dtype, device=x.device)
-    for d in range(flat.shape[1]):
-        (row,) = torch.autograd.grad(flat[:, d].sum(), x, retain_graph=d + 1 < flat.shape[1])
-        trace = trace + row.flatten(1)[:, d]
-    return trace

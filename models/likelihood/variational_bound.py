@@ -7,7 +7,8 @@ For times t_0 > … > t_{T−1} > t_T = 0 and the chain p(x_{t_0}) Π p(x_s | x_
              + E[−ln P(k | x_{t_{T−1}})]                                reconstruction
 
 One draw of noise for each image and time, so the sum is unbiased for the bound. Ho et al. 2020
-(2006.11239); the optimal variances follow Bao et al. 2022 (2201.06503), see `reverse_variances`.
+(2006.11239); the optimal variances follow Bao et al. 2022 (2201.06503), the learned ones Nichol & Dhariwal
+2021 (2102.09672, eq. 15), see `reverse_variances`.
 
 Shapes: B batch, C channels, H height, W width.
 """
@@ -23,11 +24,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models.denoiser import Denoiser
+from models.denoiser import Denoised, Denoiser
+from models.learned_variance import interpolated
 from models.paths import GaussianPath
 from models.posterior import posterior
 
-Variance = Literal["small", "large", "optimal"]
+Variance = Literal["small", "large", "optimal", "learned"]
+VARIANCES = ("small", "large", "optimal", "learned")
+
+ReverseVariance = Tensor | Callable[[Denoised], Tensor]
+"""Of one step: a number, one for each entry (C, H, W), or what the network said of it."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +71,17 @@ def step_nats(
     return 0.5 * (spread - 1.0 - spread.log() + c.of_x0**2 * squared_error.double() / variance)
 
 
+def variance_limits(path: GaussianPath, grid: Sequence[float]) -> tuple[list[float], list[float]]:
+    """`small` and `large` of each interval; at the last, where the posterior's is 0, small of the one before."""
+    steps = [posterior(path, t, s) for t, s in pairwise(grid)]
+    small, large = [c.small for c in steps], [c.large for c in steps]
+    small[-1] = steps[-2].small if len(steps) > 1 else steps[-1].large
+    return small, large
+
+
 def reverse_variances(
     path: GaussianPath, grid: Sequence[float], kind: Variance, moments: Tensor | None = None
-) -> list[Tensor]:
+) -> list[ReverseVariance]:
     """The reverse variance of each interval of the grid, the last being that of the decoder.
 
     small    of the posterior; at the last step, where that is 0, of the step before
@@ -75,31 +89,40 @@ def reverse_variances(
     optimal  small + c² E(x_0 − x̂_0)², c the weight of x_0 in the mean: given the network, no other
              variance that ignores x_t makes the reverse steps cheaper, and at the last step it is the spread
              of the data about the decoder's mean; `moments` (T, C, H, W) holds E(x_0 − x̂_0)²
+    learned  between small and large, entry by entry, as the network says; see `models.learned_variance`
     """
-    steps = [posterior(path, t, s) for t, s in pairwise(grid)]
+    if kind not in VARIANCES:
+        raise ValueError(f"The variance of a bound is {', '.join(VARIANCES)}, and not {kind!r}.")
     if kind == "optimal":
+        steps = [posterior(path, t, s) for t, s in pairwise(grid)]
         if moments is None or len(moments) != len(steps):
             raise ValueError("Optimal variances need one fitted moment for each step: calibrate first.")
         return [c.small + c.of_x0**2 * m.double() for c, m in zip(steps, moments, strict=True)]
-    if kind not in ("small", "large"):
-        raise ValueError(f"The variance of a bound is small, large or optimal, and not {kind!r}.")
-    values = [getattr(c, kind) for c in steps]
-    if kind == "small":
-        values[-1] = steps[-2].small if len(steps) > 1 else steps[-1].large
-    return [torch.tensor(value, dtype=torch.float64) for value in values]
+    small, large = variance_limits(path, grid)
+    if kind == "learned":
+        return [_learned(*limits) for limits in zip(small, large, strict=True)]
+    return [torch.tensor(value, dtype=torch.float64) for value in (small if kind == "small" else large)]
 
 
-def predict(denoiser: Denoiser, x_0: Tensor, t: float, noise: Callable[[Tensor], Tensor]) -> Tensor:
-    """x̂_0 from one fresh draw of x_t."""
+def _learned(small: float, large: float) -> ReverseVariance:
+    def variance(denoised: Denoised) -> Tensor:
+        extra = denoised.extra
+        return interpolated(None if extra is None else extra.double(), small, large)
+
+    return variance
+
+
+def predict(denoiser: Denoiser, x_0: Tensor, t: float, noise: Callable[[Tensor], Tensor]) -> Denoised:
+    """What the network says of one fresh draw of x_t."""
     path = denoiser.path
-    return denoiser(path.alpha(t) * x_0 + path.sigma(t) * noise(x_0), t).x0
+    return denoiser(path.alpha(t) * x_0 + path.sigma(t) * noise(x_0), t)
 
 
 def squared_error_moments(
     denoiser: Denoiser, x_0: Tensor, grid: Sequence[float], noise: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """Mean (x_0 − x̂_0)² over a batch for each time but the last: (T, C, H, W) float64."""
-    errors = [(x_0 - predict(denoiser, x_0, t, noise)).double().square().mean(0) for t in grid[:-1]]
+    errors = [(x_0 - predict(denoiser, x_0, t, noise).x0).double().square().mean(0) for t in grid[:-1]]
     return torch.stack(errors)
 
 
@@ -107,7 +130,7 @@ def variational_bound(
     denoiser: Denoiser,
     x_0: Tensor,
     grid: Sequence[float],
-    variances: Sequence[Tensor],
+    variances: Sequence[ReverseVariance],
     decoder: Callable[[Tensor, Tensor], Tensor],
     noise: Callable[[Tensor], Tensor],
 ) -> Bound:
@@ -115,12 +138,13 @@ def variational_bound(
     if len(variances) != len(grid) - 1:
         raise ValueError(f"A grid of {len(grid) - 1} steps needs as many variances, not {len(variances)}.")
     path, rows = denoiser.path, []
-    for (t, s), variance in zip(pairwise(grid), variances, strict=True):
-        mean = predict(denoiser, x_0, t, noise)
+    for (t, s), reverse in zip(pairwise(grid), variances, strict=True):
+        found = predict(denoiser, x_0, t, noise)
+        variance = reverse(found) if callable(reverse) else reverse
         if s > 0:
-            nats = step_nats(path, t, s, (x_0 - mean).double().square(), variance)
+            nats = step_nats(path, t, s, (x_0 - found.x0).double().square(), variance)
         else:
-            nats = decoder(mean, variance)
+            nats = decoder(found.x0, variance)
         rows.append(nats.flatten(1).sum(1))
     empty = x_0.new_zeros((0, len(x_0)), dtype=torch.float64)
     steps_TB = torch.stack(rows[:-1]) if len(rows) > 1 else empty

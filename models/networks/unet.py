@@ -82,7 +82,7 @@ class AttentionBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """`network(x_BCHW, t_B)` of the shape of x; it says exactly 0 before training.
+    """`network(x_BCHW, t_B, label_B)` → (B, channels_out, H, W); it says exactly 0 before training.
 
     channels     width of the first level; level i has channels·multipliers[i]
     multipliers  one a level; each level halves height and width, so both must divide by 2^(levels − 1)
@@ -90,6 +90,9 @@ class UNet(nn.Module):
     attention    attention at the lowest level
     octaves      Fourier features of the input: none, or the n of sin 2ⁿπx
     dropout      inside residual blocks
+    channels_out channels of what it says; by default those of x
+    classes      labels 0…classes−1 and the null label `classes`, whose embedding joins that of the time;
+                 0 for a network that is told no label
     """
 
     def __init__(
@@ -101,6 +104,8 @@ class UNet(nn.Module):
         attention: bool = True,
         octaves: Sequence[int] = (),
         dropout: float = 0.0,
+        channels_out: int | None = None,
+        classes: int = 0,
     ) -> None:
         super().__init__()
         _check(shape, channels, multipliers, blocks)
@@ -110,6 +115,10 @@ class UNet(nn.Module):
         self.embed = nn.Sequential(
             nn.Linear(channels, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
         )
+        self.classes = classes
+        if classes:
+            self.label = nn.Embedding(classes + 1, embedding)
+            nn.init.normal_(self.label.weight, std=0.5)
         self.first = nn.Conv2d(shape[0] * (1 + 2 * len(self.octaves)), channels, 3, padding=1)
         self.down, self.up, self.shrink, self.grow = (nn.ModuleList() for _ in range(4))
         for level, width in enumerate(widths):
@@ -122,13 +131,16 @@ class UNet(nn.Module):
             self.grow.append(nn.Conv2d(width, widths[level - 1], 3, padding=1) if level else nn.Identity())
         self.attention = AttentionBlock(widths[-1]) if attention else nn.Identity()
         self.norm = nn.GroupNorm(max(1, channels // GROUP), channels)
-        self.last = nn.Conv2d(channels, shape[0], 3, padding=1)
+        self.last = nn.Conv2d(channels, channels_out or shape[0], 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
-    def forward(self, x_BCHW: Tensor, t_B: Tensor) -> Tensor:
-        """(B, C, H, W) and times in [0, 1] of shape (B,)."""
+    def forward(self, x_BCHW: Tensor, t_B: Tensor, label_B: Tensor | None = None) -> Tensor:
+        """(B, C, H, W), times in [0, 1] of shape (B,) and labels (B,); no label is the null label."""
         embedding = self.embed(time_features(t_B, self.width))
+        if self.classes:
+            null = torch.full_like(t_B, self.classes, dtype=torch.int64)
+            embedding = embedding + self.label(null if label_B is None else label_B)
         h, skips = self.first(fourier_features(x_BCHW, self.octaves)), []
         for shrink, stack in zip(self.shrink, self.down, strict=True):
             h = _run(stack, shrink(h), embedding)

@@ -68,7 +68,7 @@ ENTRIES = {
             "ancestral sampling from the path's posterior (Ho et al. 2020)",
             "N",
             True,
-            {"variance": Choice("small", ("small", "large"))},
+            {"variance": Choice("small", ("small", "large", "learned"))},
         ),
         Entry(
             "ddim",

@@ -78,7 +78,7 @@ def test_the_network_gets_a_time_for_each_image_and_the_condition_only_if_there_
     Denoiser(network, path("cosine"), "v")(x, 0.25)
     assert len(network.arguments) == 2
     assert torch.equal(network.arguments[1], torch.full((3,), 0.25))
-    Denoiser(network, path("cosine"), "v", condition=labels)(x, 0.25)
+    Denoiser(network, path("cosine"), "v", condition=(labels,))(x, 0.25)
     assert network.arguments[2] is labels
 
 

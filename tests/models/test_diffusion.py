@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from models.base import NonFiniteSamples
 from models.diffusion import DDPM, bound_grid
-from models.gaussian import draw_times
 from models.paths import path
 from models.samplers import sampler
 from models.seeds import Seeds
@@ -123,17 +122,6 @@ def test_a_sample_that_is_not_finite_is_reported_with_image_and_step(name: str) 
     with pytest.raises(NonFiniteSamples) as error:
         model.sample(4, sampler(name, 6), Seeds(0, range(4)))
     assert (error.value.image, error.value.step) == (2, 4)
-
-
-def test_times_are_spread_evenly_and_drawn_from_the_generator() -> None:
-    """One in each n-th of (0, 1), shifted together: the loss varies less than with independent times."""
-    times = draw_times(10, "uniform", torch.Generator().manual_seed(0), torch.device("cpu"))
-    assert sorted((times * 10).int().tolist()) == list(range(10))
-    again = draw_times(10, "uniform", torch.Generator().manual_seed(0), torch.device("cpu"))
-    assert torch.equal(times, again)
-    normal = draw_times(10_000, "logit-normal", torch.Generator().manual_seed(0), torch.device("cpu"))
-    assert float(normal.logit().mean()) == pytest.approx(0.0, abs=0.01)
-    assert float(normal.logit().std()) == pytest.approx(1.0, abs=0.02)
 
 
 @pytest.mark.parametrize("name", ["cosine", "linear-vp", "rectified-flow"])

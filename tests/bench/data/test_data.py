@@ -16,7 +16,7 @@ DIGITS = "4b87b676566d"
 def test_the_split_of_the_digits_never_changes() -> None:
     digits = data.load("digits")
     assert (len(digits.train), len(digits.test), digits.levels, digits.shape) == (1437, 360, 17, (1, 8, 8))
-    assert digits.fingerprint.startswith(DIGITS)
+    assert replace(digits, captions=None).fingerprint.startswith(DIGITS)
 
 
 def test_both_splits_together_are_the_original_images() -> None:
@@ -37,8 +37,32 @@ def test_the_fingerprint_sees_one_pixel_one_label_and_the_order() -> None:
         replace(digits, test_labels=label),
         replace(digits, test=digits.test[::-1]),
         replace(digits, levels=18),
+        replace(digits, captions=None),
+        replace(digits, captions=replace(digits.captions, prompts={"more": digits.captions.test})),
     ]
-    assert len({digits.fingerprint, *(other.fingerprint for other in changed)}) == 5
+    assert len({digits.fingerprint, *(other.fingerprint for other in changed)}) == 7
+
+
+def test_captions_and_labels_of_the_digits_say_the_same() -> None:
+    digits = data.load("digits")
+    words = [digits.captions.text(row) for row in digits.condition("text")]
+    names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    assert words == [f"the digit {names[label]}" for label in digits.condition("label")]
+    assert digits.condition("text", "train").shape == (1437, 3)
+
+
+def test_conditions_that_a_data_set_cannot_give_are_one_sentence() -> None:
+    digits = data.load("digits")
+    with pytest.raises(ValueError, match="Unknown set of prompts 'held-out'"):
+        digits.condition("text", "held-out")
+    with pytest.raises(ValueError, match="no labels for prompts 'held-out'"):
+        digits.condition("label", "held-out")
+    with pytest.raises(ValueError, match="has no captions"):
+        replace(digits, captions=None).condition("text")
+    with pytest.raises(ValueError, match="captions must use the words 0…2"):
+        replace(digits, captions=replace(digits.captions, vocabulary=("", "a", "b")))
+    with pytest.raises(ValueError, match="360 images have captions"):
+        replace(digits, captions=replace(digits.captions, test=digits.captions.test[:3]))
 
 
 @pytest.mark.parametrize(
