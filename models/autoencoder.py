@@ -52,12 +52,12 @@ class Autoencoder(UnconditionalModel):
         shape: tuple[int, int, int] = (1, 8, 8),
         levels: int = 17,
         *,
-        latent: int = 4,
+        latent: int = 2,
         factor: int = 2,
         channels: int = 32,
         blocks: int = 1,
         dropout: float = 0.0,
-        beta: float = 0.2,
+        beta: float = 0.3,
     ) -> None:
         super().__init__(shape, levels)
         at_least_one(latent=latent, channels=channels, blocks=blocks)

@@ -46,6 +46,7 @@ class FFJORD(DequantisedFlow):
     law       of z in training: `rademacher` or `gaussian`
     """
 
+    family = "continuous flow"
     native_sampler = "ode"
 
     def __init__(

@@ -2,8 +2,9 @@
 
     loss  E ‖z − v(z, 1) − x_0‖²/D,  (z, x_0) the ends of the teacher's trajectories
 
-The best a network can do where trajectories are lines is what it does already, so distil a reflowed flow.
-The sources measure the distance by LPIPS on images; here it is the squared error.
+The source distils reflowed flows, whose trajectories are nearly lines, so that little is left to learn; the
+teacher may also be a rectified flow. It measures the distance of images by LPIPS, here it is the squared
+error.
 
 Shapes: n images, B batch, C channels, H height, W width.
 """

@@ -47,7 +47,7 @@ class Preconditioned(nn.Module):
 
     This is D in the form that is regular at σ = 0, where the flow of `models.likelihood` starts.
 
-    F's input has, after the image, its Fourier features at unit scale x/√(1 + σ²), see `models.networks.unet`.
+    F's input has, after the image, Fourier features of x/√(1 + σ²), see `models.networks.unet`.
     F's time is ½ + 0.4·c_noise, which is 0 at ln σ = −5 and 1 at ln σ = 5.
     """
 
@@ -78,7 +78,7 @@ class EDM(ReverseChainModel):
     p_mean      mean of ln σ in training
     p_std       its standard deviation
     sigma_max   σ at t = 1; grids start at log-SNR −10, so e⁵ = 148.4 is the least
-    octaves     Fourier features that F sees; by default with the distance of two levels as period, and twice it
+    octaves     Fourier features that F sees; by default the distance of two levels and twice it are periods
     timesteps   T of the bound
     finest      σ where the decoder takes over, in units of half the distance of two levels
     classes     labels it is conditioned on, 0 for none; condition_dropout: share left out in training

@@ -11,18 +11,18 @@ Shapes: B batch, C channels, H height, W width, K levels, D = C·H·W.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
-from torch.distributions import Normal
+from torch import Tensor, nn
 
 from models import paths
 from models.base import ImageModel, Likelihood
 from models.conditioning import labels
 from models.denoiser import Denoiser, target
 from models.gaussian import GaussianPathModel
-from models.likelihood.probability_flow import Flow, transport
+from models.likelihood.probability_flow import Flow, flow_log_density
 from models.names import unknown
 from models.networks.backbone import backbone
 from models.optimal_transport import coupled
@@ -43,7 +43,9 @@ class FlowMatching(GaussianPathModel):
     path      `rectified-flow` (straight lines, the conditional optimal transport of the source), or the
               variance-preserving `cosine` and `linear-vp`, see `models.paths`
     coupling  of noise and images: `independent`, or `optimal-transport` within each batch, see
-              `models.optimal_transport`; a conditional model transports within each label
+              `models.optimal_transport`; a conditional model transports within each label. The velocity is
+              right either way, but with transport ε̂ is no score: sample by the flow (euler, heun, ddim),
+              since ddpm assumes noise independent of the image
     times, time_location, time_scale, time_shift  law of the training times, see `models.times.Times`
     network, …                                    `unet` or `dit` and its options, see `models.networks`
     classes                                       labels it is conditioned on, 0 for none
@@ -154,7 +156,9 @@ class FlowMatching(GaussianPathModel):
     def check_native(self, images: int, seeds: int, sampler: object) -> None:
         """ValueError where a family with a way of its own is given a sampler, or seeds are missing."""
         if sampler is not None:
-            raise ValueError(f"{type(self).__name__} samples by {self.native_sampler} only: leave sampler out.")
+            raise ValueError(
+                f"{type(self).__name__} samples by {self.native_sampler} only: leave sampler out."
+            )
         if images != seeds:
             raise ValueError(f"{images} images need {images} seeds, and there are {seeds}.")
 
@@ -175,6 +179,19 @@ class RectifiedFlow(FlowMatching):
         super().__init__(shape, levels, **options)
 
 
+class Later(nn.Module):
+    """The velocity in a time s that runs from 0 to 1 while the network's t runs from `start` to 1."""
+
+    def __init__(self, network: nn.Module, start: float) -> None:
+        super().__init__()
+        self.network, self.start = network, start
+
+    def forward(self, x_BCHW: Tensor, s_B: Tensor, *condition: Tensor) -> Tensor:
+        """dx/ds = (1 − start)·dx/dt."""
+        span = 1.0 - self.start
+        return span * self.network(x_BCHW, self.start + span * s_B, *condition)
+
+
 def log_density(
     denoiser: Denoiser,
     x_BCHW: Tensor,
@@ -182,16 +199,13 @@ def log_density(
     generator: torch.Generator | None = None,
     start: float = 0.0,
 ) -> Tensor:
-    """ln p_start(x), (B,) float64 nats: of what the flow from N(0, σ(1)²) at t = 1 leaves at t = start."""
-    span = 1.0 - start
+    """ln p_start(x), (B,) float64 nats: of what the flow from N(0, σ(1)²) at t = 1 leaves at t = start.
 
-    def velocity(x: Tensor, s_B: Tensor) -> Tensor:
-        """Of the time s that runs from 0 to 1 while t runs from start to 1."""
-        return span * denoiser(x, start + span * s_B).velocity
-
-    x_1, integral_B = transport(velocity, x_BCHW, flow, generator)
-    prior = Normal(0.0, denoiser.path.sigma(1.0))
-    return prior.log_prob(x_1.double()).flatten(1).sum(1) + integral_B.double()
+    denoiser  of a network that predicts the velocity
+    """
+    if start:
+        denoiser = replace(denoiser, network=Later(denoiser.network, start))
+    return flow_log_density(denoiser, x_BCHW, flow, generator)
 
 
 def check_straight(student: ImageModel, teacher: ImageModel) -> None:
@@ -205,4 +219,6 @@ def check_straight(student: ImageModel, teacher: ImageModel) -> None:
         for m in (student, teacher)
     ]
     if sizes[0] != sizes[1]:
-        raise ValueError(f"{who} starts from its teacher's weights: give it the network options of its teacher.")
+        raise ValueError(
+            f"{who} starts from its teacher's weights: give it the network options of its teacher."
+        )

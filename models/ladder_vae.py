@@ -22,13 +22,13 @@ from models.base import Likelihood
 from models.discretised_logistic import DiscretisedLogistic
 from models.unconditional import UnconditionalModel, at_least_one
 from models.vae import (
+    Residual,
     ResidualMLP,
     divergence,
     head,
     importance_weighted,
     log_ratio,
     normal_like,
-    residual_branch,
     soft_limit,
 )
 
@@ -80,7 +80,7 @@ class LadderVAE(UnconditionalModel):
         switched off before the layers below can read it. With λ = 0 this is −ELBO/D, and never less than it.
         """
         self.check_pixels(pixels, condition)
-        raw_BD, steps = self.network(self._noise(pixels, generator), self.encoder(self._flat(pixels)))
+        raw_BD, steps = self.network(self._noise(pixels, generator), self.features(pixels))
         kl_Z = torch.cat([divergence(step.mean_BZ, step.log_std_BZ).mean(0) for step in steps])
         log_p_B = self._log_likelihood(pixels, raw_BD)
         return (kl_Z.clamp(min=self.free_bits).sum() - log_p_B.mean()).float() / self.dims
@@ -103,7 +103,7 @@ class LadderVAE(UnconditionalModel):
         self.check_pixels(pixels, condition)
         self.check_levels(pixels)
         at_least_one(importance_samples=importance_samples)
-        features = self.encoder(self._flat(pixels))
+        features = self.features(pixels)
         return importance_weighted(
             [self._draw(pixels, features, generator) for _ in range(importance_samples)]
         )
@@ -146,17 +146,19 @@ class LadderVAE(UnconditionalModel):
         """ln p(pixels|z), (B,) float64."""
         return self.decode(raw_BD).log_prob(pixels.flatten(1)).double().sum(1)
 
-    def _flat(self, pixels: Tensor) -> Tensor:
-        return self.signed(pixels).flatten(1)
+    def features(self, pixels: Tensor) -> list[Tensor]:
+        """What the layers are told of the image, (B, E) each, from the pixels up."""
+        return self.encoder(self.signed(pixels).flatten(1))
 
     def _noise(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Noise of all layers, (B, Z_1 + … + Z_L)."""
-        return normal_like(self._flat(pixels)[:, :1].expand(-1, sum(self.latents)), generator)
+        """Noise of all layers, (B, Z_1 + … + Z_L), the top layer first."""
+        dtype = next(self.parameters()).dtype
+        like = torch.empty(len(pixels), sum(self.latents), dtype=dtype, device=pixels.device)
+        return normal_like(like, generator)
 
 
 class Step(NamedTuple):
-    """One layer of a pass: w = m + ρ·noise in units of the prior, w ~ N(0, I) there; m = 0, ρ = 1 without
-    an image."""
+    """One layer of a pass: w = m + ρ·noise, in units of the prior; m = 0 and ρ = 1 without an image."""
 
     w_BZ: Tensor
     noise_BZ: Tensor
@@ -165,7 +167,7 @@ class Step(NamedTuple):
 
 
 class BottomUp(nn.Module):
-    """Features of the image, (B, E), for each layer, from the pixels up."""
+    """L features of the image, (B, E), each computed from the one below."""
 
     def __init__(self, inputs: int, layers: int, width: int, depth: int, dropout: float) -> None:
         super().__init__()
@@ -173,7 +175,7 @@ class BottomUp(nn.Module):
         self.layers = nn.ModuleList(Residual(width, depth, dropout) for _ in range(layers))
 
     def forward(self, x_BD: Tensor) -> list[Tensor]:
-        """L features, each computed from the one below."""
+        """From the pixels up."""
         h_BE, features = self.first(x_BD), []
         for layer in self.layers:
             h_BE = layer(h_BE)
@@ -240,16 +242,3 @@ class Layer(nn.Module):
         mean_BZ, raw_BZ = self.posterior(torch.cat([h_BE, feature_BE], 1)).chunk(2, 1)
         log_std_BZ = soft_limit(raw_BZ)
         return Step(mean_BZ + log_std_BZ.exp() * noise_BZ, noise_BZ, mean_BZ, log_std_BZ)
-
-
-class Residual(nn.Module):
-    """`depth` blocks x + W₂·SiLU(W₁·norm(x))."""
-
-    def __init__(self, width: int, depth: int, dropout: float) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(residual_branch(width, dropout) for _ in range(depth))
-
-    def forward(self, x: Tensor) -> Tensor:
-        for block in self.blocks:
-            x = x + block(x)
-        return x

@@ -31,9 +31,6 @@ from models.times import Times
 from models.unconditional import at_least_one
 from models.vae import normal_like
 
-DEFAULTS: dict[str, dict[str, Any]] = {"dit": {"patch": 1, "width": 96}, "unet": {}}
-"""Options of the networks where small grids of latents want others than images do."""
-
 
 class LatentDiffusion(GaussianPathModel):
     """A path from the scaled latents of a frozen autoencoder to noise.
@@ -47,7 +44,8 @@ class LatentDiffusion(GaussianPathModel):
     condition_dropout     share of labels left out in training
 
     The autoencoder is a part of the model, saved with it, and neither trained nor averaged: `learn_from`
-    copies it once, with the scale that gives latents of variance 1.
+    copies it once, with the scale that gives latents of variance 1. Samples are the decoder's mean at the end
+    of the path: its own noise, which belongs to the likelihood, is left out as in the last step of diffusion.
     """
 
     family: ClassVar[str] = "latent diffusion"
@@ -71,11 +69,10 @@ class LatentDiffusion(GaussianPathModel):
         **options: Any,
     ) -> None:
         below = _build(shape, levels, autoencoder or {})
-        given = {**DEFAULTS.get(network, {}), **options}
         super().__init__(
             shape,
             levels,
-            backbone(network, below.latent_shape, given, classes=classes),
+            backbone(network, below.latent_shape, options, classes=classes),
             paths.path(path),
             prediction,
             Times(times, time_location, time_scale, time_shift),

@@ -75,12 +75,6 @@ class LearnedPath(GaussianPath):
             return torch.where(t < TAU, below, self._rising(t.clamp(min=TAU)))
         return self.start + 2.0 * log(t / TAU) if t < TAU else self._rising(t)
 
-    def gamma_dot(self, t: Time) -> Time:
-        """γ'(t), the derivative from the right at τ."""
-        if isinstance(t, Tensor):
-            return torch.where(t < TAU, 2.0 / t, self._slope(t.clamp(min=TAU)))
-        return 2.0 / t if t < TAU else self._slope(t)
-
     def _scale(self) -> float:
         return (self.end - self.start) / (self.shape.value(1.0) - self.shape.value(0.0))
 

@@ -14,6 +14,7 @@ Shapes: n images, B batch, C channels, H height, W width, K levels, M of the bat
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 STEADY = 1e-3
 """c of the adaptive weight."""
+
+# The first jvp of a process loads parts of PyTorch that PyTorch itself warns of.
+warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
 
 
 class TwoTimes(nn.Module):
@@ -98,7 +102,9 @@ class MeanFlow(FlowMatching):
     ) -> None:
         at_least_one(evaluations=evaluations, code=code)
         if not 0 <= apart <= 1 or power < 0 or code_scale <= 0:
-            raise ValueError("MeanFlow needs a share apart from 0 to 1, a power from 0 and a code_scale above 0.")
+            raise ValueError(
+                "MeanFlow needs a share apart from 0 to 1, a power from 0 and a code_scale above 0."
+            )
         wide = (shape[0] + code, *shape[1:])
         inner = backbone(
             network, wide, {"dropout": dropout, **options}, channels_out=shape[0], classes=classes
@@ -149,7 +155,7 @@ class MeanFlow(FlowMatching):
     def target(
         self, x_t: Tensor, r_B: Tensor, t_B: Tensor, v: Tensor, told: tuple[Tensor, ...] = ()
     ) -> Tensor:
-        """v − (t − r) (v·∂u/∂x + ∂u/∂t), which is v where r = t; the derivative is taken of the rest alone."""
+        """v − (t − r) (v·∂u/∂x + ∂u/∂t), v where r = t; the derivative is taken of the other rows alone."""
         M = round(self.apart * len(x_t))
         if not M:
             return v
@@ -161,7 +167,7 @@ class MeanFlow(FlowMatching):
         directions = (v_M, torch.zeros_like(r_M), torch.ones_like(t_M))
         # Of the attention kernels only the plain one can be differentiated forwards.
         with sdpa_kernel(SDPBackend.MATH):
-            _, slope = jvp(u, (x_M, r_M, t_M), directions)
+            slope = jvp(u, (x_M, r_M, t_M), directions)[1]
         return torch.cat([v_M - (t_M - r_M).view(-1, 1, 1, 1) * slope, v[M:]])
 
     def nll(  # type: ignore[override]
@@ -169,8 +175,8 @@ class MeanFlow(FlowMatching):
     ) -> Likelihood:
         """Raises `LikelihoodUnavailable`."""
         raise LikelihoodUnavailable(
-            "MeanFlow jumps from noise to images by a map whose Jacobian is not tractable; the density of the "
-            "flow that u(x, t, t) describes is not that of its samples"
+            "MeanFlow jumps from noise to images by a map whose Jacobian is not tractable; the flow that "
+            "u(x, t, t) describes has another density than its samples"
         )
 
     @torch.no_grad()
@@ -199,7 +205,9 @@ class MeanFlow(FlowMatching):
             raise ValueError(f"{type(self).__name__} is unconditional: leave guidance out.")
         both = torch.cat([given, self.conditioning.null(len(given), self.device)])
         twice = torch.cat([x, x])
-        conditional, unconditional = self.network(twice, *self._times(t, r, twice), *self.embed(both)).chunk(2)
+        conditional, unconditional = self.network(twice, *self._times(t, r, twice), *self.embed(both)).chunk(
+            2
+        )
         return guide(unconditional, conditional, guidance)
 
     @staticmethod

@@ -19,7 +19,9 @@ from torch import Tensor
 def assignment(x: Tensor, epsilon: Tensor) -> Tensor:
     """π, (B,) int64 on the device of x: exact, by the Hungarian method on the host, O(B³)."""
     if x.shape != epsilon.shape:
-        raise ValueError(f"Transport pairs equal batches, and these are {(*x.shape,)} and {(*epsilon.shape,)}.")
+        raise ValueError(
+            f"Transport pairs equal batches, and these are {(*x.shape,)} and {(*epsilon.shape,)}."
+        )
     # ‖x − ε‖² = ‖x‖² + ‖ε‖² − 2⟨x, ε⟩, and sums of the first two are the same for every permutation.
     cost_BB = -(x.detach().cpu().double().flatten(1) @ epsilon.detach().cpu().double().flatten(1).T)
     if not bool(torch.isfinite(cost_BB).all()):

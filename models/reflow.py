@@ -41,7 +41,8 @@ class ReflowedFlow(RectifiedFlow):
 
     Couples are kept beside the weights, not in them: the same teacher and generator make the same ones.
     x_0 is the teacher's continuous sample, never rounded to levels, so likelihoods are RectifiedFlow's. The
-    labels of a conditional model are drawn uniformly, a share of them being the null.
+    labels of a conditional model are drawn uniformly, a share of them being the null. As z is not
+    independent of x_0, ε̂ is no score: sample by the flow (euler, heun, ddim) and not by ddpm.
     """
 
     family: ClassVar[str] = "rectified flow"

@@ -168,7 +168,7 @@ def pixel_backbone(
     classes: int = 0,
     channels_out: int | None = None,
 ) -> nn.Module:
-    """A backbone for pixel levels: a U-Net gets Fourier features with the distance of two levels as period."""
+    """A backbone for pixel levels; a U-Net gets Fourier features with the distance of two as period."""
     if network == "unet":
         options = {"octaves": level_octaves(levels), **options}
     return backbone(network, shape, options, classes=classes, channels_out=channels_out)

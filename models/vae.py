@@ -168,6 +168,19 @@ class ResidualMLP(nn.Module):
         return self.last(x)
 
 
+class Residual(nn.Module):
+    """`depth` blocks x + W₂·SiLU(W₁·norm(x))."""
+
+    def __init__(self, width: int, depth: int, dropout: float) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(residual_branch(width, dropout) for _ in range(depth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = x + block(x)
+        return x
+
+
 def residual_branch(width: int, dropout: float) -> nn.Sequential:
     """W₂·SiLU(W₁·norm(x)), to be added to x."""
     first, second = nn.Linear(width, width), nn.Linear(width, width)

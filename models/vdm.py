@@ -26,7 +26,7 @@ from models.reverse_chain import pixel_backbone
 from models.times import Times, draw_times
 
 FINEST = 0.33
-"""σ/α at the end of the chain before training, in half distances of two levels: e^{−13.3/2} for 256 levels."""
+"""σ/α where the chain ends before training, in half distances of two levels; γ_0 = −13.3 for 256 levels."""
 
 
 class NoiseLevelNetwork(nn.Module):

@@ -42,5 +42,5 @@ def reconstruction_nats(pixels: Tensor, z: Tensor, gamma_0: Tensor, levels: int)
 
 
 def diffusion_nats(error: Tensor, gamma_dot_B: Tensor) -> Tensor:
-    """½ γ'(t) ‖error‖² of one time an image, uniform in [0, 1]: (B,) float64, without bias for the integral."""
+    """½ γ'(t) ‖error‖² of one time an image, (B,) float64; unbiased where times are uniform."""
     return 0.5 * gamma_dot_B.double() * error.double().square().flatten(1).sum(1)

@@ -72,7 +72,7 @@ def step_nats(
 
 
 def variance_limits(path: GaussianPath, grid: Sequence[float]) -> tuple[list[float], list[float]]:
-    """`small` and `large` of each interval; at the last, where the posterior's is 0, small of the one before."""
+    """`small` and `large` of each interval; at the last, where small would be 0, that of the one before."""
     steps = [posterior(path, t, s) for t, s in pairwise(grid)]
     small, large = [c.small for c in steps], [c.large for c in steps]
     small[-1] = steps[-2].small if len(steps) > 1 else steps[-1].large

@@ -73,14 +73,17 @@ def _bin(xi: Tensor, h: Tensor, s: Tensor, d: Tensor, d_next: Tensor) -> tuple[T
 
 
 def _place(y: Tensor, h: Tensor, s: Tensor, d: Tensor, d_next: Tensor) -> Tensor:
-    """ξ of y − y_j: the root of a·ξ² + b·ξ + c in [0, 1].
+    """ξ of y − y_j: the root of a·ξ² + b·ξ + c in [0, 1], where c ≤ 0 ≤ a + b + c.
 
-    2c / (−b − √(b² − 4ac)) adds numbers of one sign, where the schoolbook root would cancel as a → 0.
+    −2c / (b + √(b² − 4ac)) or (−b + √(b² − 4ac)) / 2a, whichever adds numbers of one sign: the other
+    would cancel, as a → 0 or in a bin that ends steeply.
     """
     bend = y * (d_next + d - 2 * s)
     a, b, c = h * (s - d) + bend, h * d - bend, -s * y
     root = (b.square() - 4 * a * c).clamp_min(0).sqrt()
-    return (2 * c / (-b - root)).clamp(0, 1)
+    over = torch.where(b >= 0, -2 * c, root - b)
+    under = torch.where(b >= 0, b + root, 2 * a)
+    return (over / under).clamp(0, 1)
 
 
 class SplineCoupling(nn.Module):

@@ -92,7 +92,7 @@ def test_adaptive_solver_confirms_the_fixed_one(trained: tuple[RectifiedFlow, to
     model, digits = trained
     found = [
         model.nll(digits[:2], None, torch.Generator().manual_seed(0), **options).nats
-        for options in ({"solver": "rk4", "steps": 40}, {"rtol": 1e-4, "atol": 1e-4})
+        for options in ({"solver": "rk4", "steps": 20}, {"rtol": 1e-4, "atol": 1e-4})
     ]
     assert torch.allclose(found[0], found[1], atol=0.2)
 
@@ -164,20 +164,22 @@ def test_rectified_flow_is_flow_matching_on_straight_lines() -> None:
 @pytest.mark.parametrize("path", STARTS)
 @pytest.mark.parametrize("t", [0.05, 0.4, 0.9])
 def test_the_analytic_velocity_leaves_the_irreducible_error(path: str, t: float) -> None:
-    """Gaussian data: the loss at the true field is Var(α'x_0 + σ'ε | x_t), and δ² more when it is off by δ."""
+    """Gaussian data: the loss at the true field is Var(α'x_0 + σ'ε | x_t), and δ² more if off by δ."""
     model = _tiny(path=path)
     generator = torch.Generator().manual_seed(0)
     x_0, epsilon = (torch.randn(100_000, 1, 1, 4, generator=generator).double() for _ in range(2))
     x_0 = MEAN + VARIANCE**0.5 * x_0
     oracle = isotropic(model.path, "velocity")
     times = torch.full((len(x_0),), t, dtype=torch.float64)
-    a, s, da, ds = (f(t) for f in (model.path.alpha, model.path.sigma, model.path.alpha_dot, model.path.sigma_dot))
+    a, s, da, ds = (
+        f(t) for f in (model.path.alpha, model.path.sigma, model.path.alpha_dot, model.path.sigma_dot)
+    )
     noise = da**2 * VARIANCE + ds**2
     left = noise - (a * da * VARIANCE + s * ds) ** 2 / (a**2 * VARIANCE + s**2)
     for off in (0.0, 0.3):
         model.network = _Shifted(oracle, off)
         found = float(model.regression(x_0, epsilon, times))
-        assert found == pytest.approx(left + off**2, abs=0.02 * noise)
+        assert found == pytest.approx(left + off**2, abs=0.02 * noise + 1e-3)
 
 
 class _Shifted(nn.Module):
@@ -189,18 +191,21 @@ class _Shifted(nn.Module):
         return self.network(x, t) + self.off
 
 
-@pytest.mark.parametrize("path", STARTS)
-def test_density_of_a_known_flow_is_the_closed_form_at_the_start(path: str) -> None:
-    """Exact divergence, float64: ln N(x; αm, α²s² + σ²) at the start; linear-vp's prior costs 10⁻³ nats."""
+@pytest.mark.parametrize(("path", "start"), [*STARTS.items(), ("rectified-flow", 0.3)])
+def test_density_of_a_known_flow_is_the_closed_form_at_the_start(path: str, start: float) -> None:
+    """Exact divergence, float64: ln N(x; αm, α²s² + σ²); linear-vp ends at α = 0.007: 0.005 nats off."""
     model = _tiny(path=path)
+    assert path != "linear-vp" or model.start == start
     oracle = isotropic(model.path, "velocity")
     x = MEAN + VARIANCE**0.5 * latents(6, 4, 1.0)
     flow = Flow(rtol=1e-7, atol=1e-7, divergence="exact")
-    found = log_density(denoiser(oracle), x, flow, start=model.start)
-    a, s = model.path.alpha(model.start), model.path.sigma(model.start)
+    found = log_density(denoiser(oracle), x, flow, start=start)
+    a, s = model.path.alpha(start), model.path.sigma(start)
     law = torch.distributions.Normal(a * MEAN, (a**2 * VARIANCE + s**2) ** 0.5)
-    assert torch.allclose(found, law.log_prob(x).flatten(1).sum(1), atol=2e-3)
-    if not model.start:
+    assert torch.allclose(
+        found, law.log_prob(x).flatten(1).sum(1), atol=0.01 if path == "linear-vp" else 1e-5
+    )
+    if not start:
         assert torch.equal(found, flow_log_density(denoiser(oracle), x, flow))
 
 
@@ -209,7 +214,8 @@ def test_the_start_of_a_singular_path_is_kept_and_told() -> None:
     model = _tiny(path="linear-vp")
     times = model.draw_times(5000, torch.Generator().manual_seed(0))
     assert 1e-3 <= float(times.min()) < 1.5e-3
-    assert float(model.loss(_pixels(64), None, torch.Generator().manual_seed(0))) < 60
+    with torch.no_grad():
+        assert float(model.loss(_pixels(64), None, torch.Generator().manual_seed(0))) < 60
     found = model.nll(_pixels(2), solver="heun", steps=8)
     assert "heun 8 steps, rademacher×1 from t=0.001, uniform" in found.protocol
     assert "from t" not in _tiny(path="cosine").nll(_pixels(2), solver="heun", steps=2).protocol
@@ -232,11 +238,11 @@ def test_laws_of_training_times_are_options() -> None:
 
 
 def test_coupling_by_transport_shortens_the_lines_and_keeps_the_noise() -> None:
-    """The same generator: the mean squared velocity falls; at t → 1 the states are the same draws permuted."""
+    """The same generator: the mean squared velocity falls; at t → 1 states are the draws permuted."""
     losses, states = [], []
     for coupling in ("independent", "optimal-transport"):
         model = _tiny(coupling=coupling, times="logit-normal", time_location=30.0, time_scale=0.01)
-        losses.append(float(model.loss(_pixels(256), None, torch.Generator().manual_seed(0))))
+        losses.append(model.loss(_pixels(256), None, torch.Generator().manual_seed(0)).item())
         recorder = _Recorder()
         model.network.forward = recorder.forward  # type: ignore[method-assign]
         model.loss(_pixels(256), None, torch.Generator().manual_seed(0))

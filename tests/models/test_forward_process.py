@@ -49,17 +49,22 @@ def test_composed_steps_have_the_coefficients_of_the_closed_form(
 
 @pytest.mark.parametrize(("schedule", "zero"), ALL)
 def test_simulated_chain_has_the_law_of_the_closed_form(schedule: str, zero: bool) -> None:
-    """40 000 runs from x_0 = 0.8: mean, variance, and the correlation between two times, α_t σ_s/(α_s σ_t)."""
+    """40 000 runs from 0.8: mean, variance, and the correlation of two times, α_t σ_s/(α_s σ_t)."""
     process = forward_process(schedule, 20, zero)
     n, s, t = 40_000, 5, 12
     states = process.chain(torch.full((n, 1), 0.8, dtype=torch.float64), normal_like(0))
     for i in (1, s, t, 20):
-        x, direct = states[i - 1], process.jump(torch.full((n, 1), 0.8).double(), i, normal_like(i)(states[0]))
+        x, direct = (
+            states[i - 1],
+            process.jump(torch.full((n, 1), 0.8).double(), i, normal_like(i)(states[0])),
+        )
         for found in (x, direct):
             assert float(found.mean()) == pytest.approx(0.8 * float(process.alpha[i - 1]), abs=0.02)
             assert float(found.var()) == pytest.approx(float(process.variance[i - 1]), rel=0.03)
     found = torch.corrcoef(torch.stack([states[s - 1][:, 0], states[t - 1][:, 0]]))[0, 1]
-    ratio = (process.alpha / process.variance.sqrt())[t - 1] / (process.alpha / process.variance.sqrt())[s - 1]
+    ratio = (process.alpha / process.variance.sqrt())[t - 1] / (process.alpha / process.variance.sqrt())[
+        s - 1
+    ]
     assert float(found) == pytest.approx(float(ratio), abs=0.02)
 
 
@@ -71,7 +76,9 @@ def test_transitions_of_a_path_compose_to_the_path(name: str) -> None:
     for i, t in enumerate(times[1:]):
         assert float(process.alpha[i]) == pytest.approx(p.alpha(t), rel=1e-10, abs=1e-14)
         assert float(process.variance[i]) == pytest.approx(p.sigma(t) ** 2, rel=1e-10)
-    assert process.log_snr[:-1].tolist() == pytest.approx([p.log_snr(t) for t in times[1:-1]], rel=1e-9, abs=1e-9)
+    assert process.log_snr[:-1].tolist() == pytest.approx(
+        [p.log_snr(t) for t in times[1:-1]], rel=1e-9, abs=1e-9
+    )
 
 
 def test_bayes_rule_of_the_chain_is_the_posterior_of_the_samplers() -> None:

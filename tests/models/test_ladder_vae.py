@@ -81,7 +81,7 @@ def test_importance_weights_average_to_the_probability() -> None:
 def test_the_posterior_of_a_layer_depends_on_the_layers_above_and_on_the_image() -> None:
     """Top-down inference: layer 1 moves with the noise of layer 2, the top layer with the image only."""
     model, pixels = _small((2, 3)), every_image(SHAPE, LEVELS)[[7, 70]]
-    features = model.encoder(model.signed(pixels).flatten(1))
+    features = model.features(pixels)
     noise = torch.zeros(2, 5, dtype=torch.float64)
     other = noise.clone()
     other[:, :3] = 1  # the top layer, of 3, comes first
@@ -104,9 +104,7 @@ def test_without_an_image_every_layer_is_its_prior() -> None:
     for layer in ("kl 1", "kl 2", "kl 3"):
         torch.testing.assert_close(found.breakdown[layer], torch.zeros(9, dtype=torch.float64))
     noise = torch.randn(9, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(
-        model.network(noise)[0], model.network(noise, model.encoder(model.signed(pixels).flatten(1)))[0]
-    )
+    torch.testing.assert_close(model.network(noise)[0], model.network(noise, model.features(pixels))[0])
 
 
 def test_parts_add_up_and_the_number_of_samples_is_told() -> None:

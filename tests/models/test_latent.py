@@ -31,7 +31,7 @@ def _oracle_model(scale: float) -> tuple[LatentDiffusion, Tensor]:
     """Random decoder and posterior, and the exact velocity where z ~ N(MEAN, Σ): x_0 ~ N(s·MEAN, s²·Σ)."""
     teacher = randomise(Autoencoder(SHAPE, LEVELS, **SMALL), std=0.4)
     teacher.scale.fill_(scale)
-    model = LatentDiffusion(SHAPE, LEVELS, autoencoder=SMALL, width=16, depth=1).double().eval()
+    model = LatentDiffusion(SHAPE, LEVELS, autoencoder=SMALL, patch=1, width=16, depth=1).double().eval()
     model.learn_from(teacher, every_image(SHAPE, LEVELS)[:1])
     root = 0.3 * torch.eye(4, dtype=torch.float64) + 0.2
     covariance = root @ root.T
@@ -196,7 +196,11 @@ def test_bad_input_is_one_sentence(teacher: Autoencoder) -> None:
         LatentDiffusion(autoencoder={"latents": 3})
     with pytest.raises(ValueError, match="network 'did'\\. Did you mean 'dit'"):
         LatentDiffusion(network="did")
-    for other, options in ((teacher, {"latent": 3}), (teacher, {}), (VAE(), {"channels": 16})):
+    for other, options in (
+        (teacher, {"latent": 3, "channels": 16}),
+        (teacher, {}),
+        (VAE(), {"channels": 16}),
+    ):
         with pytest.raises(ValueError, match="built for another autoencoder"):
             LatentDiffusion(autoencoder=options).learn_from(other, pixels)
     model = LatentDiffusion(autoencoder={"channels": 16})
@@ -212,5 +216,5 @@ def test_builds_without_data() -> None:
     """On the meta device, as options are checked: nothing is computed and no value is read."""
     with torch.device("meta"):
         model = LatentDiffusion((3, 32, 32), 256, autoencoder={"factor": 4}, classes=10)
-    assert model.state_shape == (4, 8, 8)
+    assert model.state_shape == (2, 8, 8)
     assert next(model.parameters()).device.type == "meta"

@@ -53,7 +53,7 @@ def test_noise_of_a_label_stays_with_it_and_is_best_there() -> None:
 
 
 def test_only_transport_within_labels_keeps_the_noise_of_a_label_standard_normal() -> None:
-    """Two classes at ±1: over the whole batch the noise of class 1 is pushed up, so sampling would miss it."""
+    """Two classes at ±1: over the whole batch the noise of class 1 is pushed up."""
     epsilon = _draw(500, 8, 1)
     label = torch.tensor([0, 1] * 4)
     x = (2.0 * label - 1.0)[:, None] + 0.1 * _draw(500, 8, 1, seed=1)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from models.denoiser import Denoiser
 from models.grids import grid
+from models.learned_variance import interpolated
 from models.likelihood.discretised_gaussian import discretised_gaussian_nats
 from models.likelihood.variational_bound import (
     Bound,
@@ -108,6 +109,38 @@ def test_gap_to_the_entropy_is_a_sum_of_variance_mismatches(name: str, kind: str
         r = (marginal[i + 1] - covariance**2 / marginal[i]) / float(variances[i])
         gap += 0.5 * (r - 1 - math.log(r))
     assert float(_bound(chain, times, variances).total.mean()) - ENTROPY == pytest.approx(gap, abs=1e-9)
+
+
+class _Says(nn.Module):
+    """An oracle that also says where the reverse variance lies between small and large."""
+
+    def __init__(self, oracle: nn.Module, extra: float) -> None:
+        super().__init__()
+        self.oracle, self.extra = oracle, extra
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return torch.cat([self.oracle(x, t), torch.full_like(x, self.extra)], 1)
+
+
+@pytest.mark.parametrize(("extra", "kind"), [(-1.0, "small"), (1.0, "large")])
+def test_learned_variances_reach_small_and_large(extra: float, kind: str) -> None:
+    """v = (extra + 1)/2 at its ends gives the bounds of the fixed variances, the decoder's included."""
+    oracle = isotropic(path("cosine"), dims=1)
+    times = grid("shared", oracle.path, 12)
+    chain = Denoiser(_Says(oracle, extra), oracle.path, oracle.kind)
+    learned = _bound(chain, times, reverse_variances(oracle.path, times, "learned"))
+    fixed = _bound(denoiser(oracle), times, reverse_variances(oracle.path, times, kind))  # type: ignore[arg-type]
+    assert torch.allclose(learned.total, fixed.total, rtol=1e-12)
+
+
+@pytest.mark.parametrize("v", [0.0, 0.3, 0.5, 1.0, 1.2])
+def test_learned_variance_is_the_geometric_mean(v: float) -> None:
+    """Nichol & Dhariwal 2021, eq. 15: exp(v ln large + (1 − v) ln small), half way where 0 is said."""
+    extra = torch.full((2, 1, 1, 1), 2 * v - 1, dtype=torch.float64)
+    wanted = 0.5**v * 0.02 ** (1 - v)
+    assert interpolated(extra, 0.02, 0.5).flatten().tolist() == pytest.approx([wanted] * 2)
+    small, large = torch.tensor(0.02).double(), torch.tensor(0.5).double()
+    assert interpolated(extra, small, large).flatten().tolist() == pytest.approx([wanted] * 2)
 
 
 def test_optimal_variances_cannot_be_improved_and_are_exact_for_gaussian_data() -> None:
@@ -214,7 +247,9 @@ def test_bad_requests_get_one_sentence() -> None:
     times = grid("shared", p, 3)
     with pytest.raises(ValueError, match="calibrate first"):
         reverse_variances(p, times, "optimal")
-    with pytest.raises(ValueError, match="small, large or optimal"):
-        reverse_variances(p, times, "learned")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="small, large, optimal, learned, and not 'middle'"):
+        reverse_variances(p, times, "middle")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="learned no variance"):
+        _bound(denoiser(isotropic(p, dims=1)), times, reverse_variances(p, times, "learned"))
     with pytest.raises(ValueError, match="needs as many variances"):
         _bound(denoiser(isotropic(p, dims=1)), times, reverse_variances(p, times, "small")[:2])

@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.networks.couplings import AffineCoupling, Elementwise, Squeeze, channelwise, checkerboard
+from models.networks.couplings import (
+    AffineCoupling,
+    Chain,
+    Elementwise,
+    Squeeze,
+    bounded,
+    channelwise,
+    checkerboard,
+    coupling_chain,
+)
 
 SHAPE = (2, 2, 4)
 
@@ -69,3 +78,37 @@ def test_coupling_starts_as_the_identity() -> None:
     y, log_det = coupling(x)
     assert torch.equal(y, x)
     assert torch.equal(log_det, torch.zeros(3))
+
+
+def test_chain_applies_its_layers_in_order_and_undoes_them_in_reverse() -> None:
+    """y = L₃(L₂(L₁(x))) in the shape of x, log-determinants summed."""
+    layers = [_layer("elementwise"), Squeeze(), Elementwise((8, 1, 2)).double()]
+    nn.init.constant_(layers[2].s_CHW, 0.3)  # type: ignore[arg-type]
+    chain, x = Chain(layers, (8, 1, 2)), _image()
+    first, log_det = layers[0](x)
+    y, total = chain(x)
+    torch.testing.assert_close(y, layers[2](layers[1](first)[0])[0].reshape(x.shape))
+    torch.testing.assert_close(total, log_det + 16 * 0.3)
+    back, total_back = chain(y, inverse=True)
+    torch.testing.assert_close(back, x)
+    torch.testing.assert_close(total_back, -total)
+
+
+def test_coupling_chain_alternates_masks_on_every_scale() -> None:
+    """Checkerboards, a squeeze, channels, checkerboards; each parity once in two couplings."""
+    made: list[Tensor] = []
+
+    def coupling(mask: Tensor) -> nn.Module:
+        made.append(mask)
+        return AffineCoupling(mask, features=2, depth=1, dropout=0.0)
+
+    chain = coupling_chain((1, 4, 4), 2, 2, coupling)
+    assert chain.z_shape == (4, 2, 2)
+    expected = [checkerboard((1, 4, 4), 0), channelwise((4, 2, 2), 0), checkerboard((4, 2, 2), 0)]
+    assert all(torch.equal(mask, first) for mask, first in zip(made[::2], expected, strict=True))
+    assert all(torch.equal(mask, 1 - first) for mask, first in zip(made[1::2], expected, strict=True))
+
+
+def test_log_scales_are_bounded_both_ways() -> None:
+    """One layer scales by at most e², so that neither direction overflows; near zero nothing changes."""
+    torch.testing.assert_close(bounded(torch.tensor([-1e9, 1e-4, 1e9])), torch.tensor([-2.0, 1e-4, 2.0]))

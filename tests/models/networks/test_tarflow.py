@@ -66,6 +66,7 @@ def test_token_by_token_equals_all_at_once() -> None:
             torch.testing.assert_close(alpha_B1P[:, 0], alpha_BLP[:, i], atol=1e-12, rtol=1e-10)
 
 
+@torch.no_grad()
 def test_log_scale_is_bounded_and_steep_at_zero() -> None:
     """A wild value cannot reach e^α > e³, and small ones pass as they are."""
     network = _blocks()

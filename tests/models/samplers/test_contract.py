@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.denoiser import PREDICTIONS, Denoiser
@@ -14,11 +14,33 @@ from models.grids import GRIDS, grid
 from models.networks.unet import UNet
 from models.paths import PATHS, path
 from models.samplers import catalogue, names, sampler
-from tests.models.oracles import denoiser, isotropic, latents, normal_like
+from tests.models.oracles import GaussianOracle, isotropic, latents, normal_like
+from tests.models.oracles import denoiser as plain
 
-NOISY = [("ddpm", {}), ("ddpm", {"variance": "large"}), ("ddim", {"eta": 1.0})]
+NOISY = [
+    ("ddpm", {}),
+    ("ddpm", {"variance": "large"}),
+    ("ddpm", {"variance": "learned"}),
+    ("ddim", {"eta": 1.0}),
+]
 QUIET = [("ddim", {}), ("euler", {}), ("heun", {})]
 ALL = NOISY + QUIET
+
+
+class WithVariance(nn.Module):
+    """An oracle that says a reverse variance too, between small and large; constant, or as given."""
+
+    def __init__(self, oracle: nn.Module, extra: float = 0.3) -> None:
+        super().__init__()
+        self.oracle, self.extra = oracle, extra
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return torch.cat([self.oracle(x, t), torch.full_like(x, self.extra)], 1)
+
+
+def denoiser(oracle: GaussianOracle, extra: float = 0.3) -> Denoiser:
+    """An oracle that any sampler can use with any option."""
+    return Denoiser(WithVariance(oracle, extra), oracle.path, oracle.kind)
 
 
 @pytest.mark.parametrize(("name", "options"), ALL)
@@ -57,7 +79,7 @@ def test_the_loop_never_reads_a_tensor_on_the_host(
 ) -> None:
     """With a real network: on a device each such read is a wait."""
     p = path("linear-vp")
-    network = Denoiser(UNet((1, 8, 8), channels=8), p, prediction, clip=True)
+    network = Denoiser(UNet((1, 8, 8), channels=8, channels_out=2), p, prediction, clip=True)
     x = torch.randn(2, 1, 8, 8)
     with torch.no_grad(), _HostReads() as reads:
         sampler(name, 3, **options)(network, x, grid("shared", p, 3), noise=torch.randn_like)
@@ -124,13 +146,49 @@ def test_every_sampler_runs_on_every_path_and_prediction(name: str, path_name: s
     assert float(x.std()) == pytest.approx(0.5, abs=0.03)
 
 
+@pytest.mark.parametrize(("extra", "fixed"), [(-1.0, "small"), (1.0, "large")])
+def test_learned_variance_at_its_ends_is_a_fixed_one(extra: float, fixed: str) -> None:
+    """The same noise gives the same samples, for the interval that the sampler steps, whatever its grid."""
+    oracle = isotropic(path("cosine"))
+    times, x = grid("shared", oracle.path, 7), latents(5, 4, 1.0)
+    learned = sampler("ddpm", 7, variance="learned")(denoiser(oracle, extra), x, times, noise=normal_like(2))
+    wanted = sampler("ddpm", 7, variance=fixed)(plain(oracle), x, times, noise=normal_like(2))
+    assert torch.allclose(learned, wanted, atol=1e-12)
+
+
+def test_learned_variance_of_a_guided_model_is_the_conditional_one() -> None:
+    """Guidance moves the mean alone: with w = 3 the spread is still what the condition says."""
+
+    class _Conditional(nn.Module):
+        def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+            extra = torch.where(label == 0, -1.0, 1.0).to(x.dtype).view(-1, 1, 1, 1).expand_as(x)
+            return torch.cat([torch.zeros_like(x), extra], 1)
+
+    p, label = path("cosine"), torch.zeros(4, dtype=torch.int64)
+    times, x = grid("shared", p, 5), latents(4, 4, 1.0)
+    ends = []
+    for guidance in (1.0, 3.0):
+        chain = Denoiser(_Conditional(), p, "v", (label,), null=(label + 1,), guidance=guidance)
+        ends.append(sampler("ddpm", 5, variance="learned")(chain, x, times, noise=normal_like(0)))
+    small = sampler("ddpm", 5)(Denoiser(_Conditional(), p, "v", (label,)), x, times, noise=normal_like(0))
+    assert torch.allclose(ends[0], small, atol=1e-12)
+    assert torch.allclose(ends[1], small, atol=1e-12)
+
+
+def test_learned_variance_of_a_network_without_one_is_refused() -> None:
+    oracle = isotropic(path("cosine"))
+    times = grid("shared", oracle.path, 3)
+    with pytest.raises(ValueError, match="use small or large"):
+        sampler("ddpm", 3, variance="learned")(plain(oracle), latents(1, 4, 1.0), times, noise=normal_like(0))
+
+
 @pytest.mark.parametrize(
     ("name", "steps", "grid_name", "options", "message"),
     [
         ("dddim", 5, "shared", {}, "Did you mean 'ddim'"),
         ("ddim", 5, "shared", {"etta": 1.0}, "Did you mean 'eta'"),
         ("ddim", 5, "shared", {"eta": 2.0}, "from 0 to 1"),
-        ("ddpm", 5, "shared", {"variance": "middle"}, "one of small, large"),
+        ("ddpm", 5, "shared", {"variance": "middle"}, "one of small, large, learned"),
         ("euler", 5, "shared", {"eta": 0.0}, "leave it out"),
         ("euler", 0, "shared", {}, "one or more"),
         ("euler", 5, "unifrom", {}, "Did you mean 'uniform'"),
