@@ -36,6 +36,7 @@ class DistilledFlow(ReflowedFlow):
         self, pixels: Tensor, condition: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
         """Mean squared error of x_0 a dimension, on as many couples as there are images."""
+        self.check_pixels(pixels)
         z, x_0, told = self.draw_couples(len(pixels), generator)
         return self.regression(x_0, z, torch.ones(len(z), device=z.device), told)
 

@@ -44,8 +44,7 @@ class FlowMatching(GaussianPathModel):
               variance-preserving `cosine` and `linear-vp`, see `models.paths`
     coupling  of noise and images: `independent`, or `optimal-transport` within each batch, see
               `models.optimal_transport`; a conditional model transports within each label. The velocity is
-              right either way, but with transport ε̂ is no score: sample by the flow (euler, heun, ddim),
-              since ddpm assumes noise independent of the image
+              right either way, but with transport ε̂ is no score: stochastic samplers are refused
     times, time_location, time_scale, time_shift  law of the training times, see `models.times.Times`
     network, …                                    `unet` or `dit` and its options, see `models.networks`
     classes                                       labels it is conditioned on, 0 for none
@@ -88,6 +87,7 @@ class FlowMatching(GaussianPathModel):
             condition_dropout=condition_dropout,
         )
         self.coupling, self.start = coupling, STARTS[path]
+        self.independent_noise = coupling == "independent"
 
     def encode(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
         """Levels with uniform noise of their own width."""

@@ -65,6 +65,10 @@ class GaussianPathModel(ImageModel):
         self.conditioning, self.condition_dropout = conditioning, condition_dropout
         self.state_shape = tuple(state_shape or shape)
 
+    independent_noise = True
+    """Whether training draws ε independently of x_0. Else the predicted ε is no score, and only samplers that
+    follow the probability flow are right."""
+
     @abstractmethod
     def encode(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
         """uint8 pixels to the x_0 that the path starts from."""
@@ -151,6 +155,11 @@ class GaussianPathModel(ImageModel):
             raise ValueError(f"A model of {self.family} needs a sampler: see models.samplers.names().")
         if n != len(seeds.images):
             raise ValueError(f"{n} images need {n} seeds, and there are {len(seeds.images)}.")
+        if sampler.stochastic and not self.independent_noise:
+            raise ValueError(
+                f"{type(self).__name__} was trained on noise that depends on the images, so the fresh noise of "
+                f"{sampler.name} would sample something else: use euler, heun or ddim with eta 0."
+            )
         return self.decode(self.trajectory(n, sampler, seeds, condition, guidance))
 
     def trajectory(

@@ -12,7 +12,7 @@ Shapes: B batch, D numbers of an item; items of any shape (B, …).
 from __future__ import annotations
 
 import torch
-from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 

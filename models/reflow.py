@@ -42,7 +42,7 @@ class ReflowedFlow(RectifiedFlow):
     Couples are kept beside the weights, not in them: the same teacher and generator make the same ones.
     x_0 is the teacher's continuous sample, never rounded to levels, so likelihoods are RectifiedFlow's. The
     labels of a conditional model are drawn uniformly, a share of them being the null. As z is not
-    independent of x_0, ε̂ is no score: sample by the flow (euler, heun, ddim) and not by ddpm.
+    independent of x_0, ε̂ is no score, and stochastic samplers are refused.
     """
 
     family: ClassVar[str] = "rectified flow"
@@ -62,6 +62,7 @@ class ReflowedFlow(RectifiedFlow):
         **options: Any,
     ) -> None:
         super().__init__(shape, levels, **options)
+        self.independent_noise = False
         at_least_one(couples=couples, solver_steps=solver_steps)
         if solver not in SOLVERS:
             raise ValueError(unknown("solver of couples", solver, SOLVERS))
@@ -85,6 +86,7 @@ class ReflowedFlow(RectifiedFlow):
         self, pixels: Tensor, condition: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
         """Mean squared error of the velocity a dimension, on as many couples as there are images."""
+        self.check_pixels(pixels)
         z, x_0, told = self.draw_couples(len(pixels), generator)
         return self.regression(x_0, z, self.draw_times(len(z), generator), told)
 

@@ -42,6 +42,13 @@ class Sampler:
     def __post_init__(self) -> None:
         catalogue.check(self.name, self.options, self.grid, self.steps)
 
+    @property
+    def stochastic(self) -> bool:
+        """Whether it draws noise on the way, with the options it has."""
+        if "eta" in self.options:
+            return bool(self.options["eta"] > 0)
+        return catalogue.ENTRIES[self.name].stochastic
+
     def __call__(
         self,
         denoiser: Denoiser,

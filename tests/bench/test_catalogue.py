@@ -96,7 +96,8 @@ def _ways(model: ImageModel) -> list[Any]:
     """Every sampler of the library for models on a Gaussian path, else the family's own way."""
     if model.native_sampler is not None:
         return [None]
-    return [sampler(name, 2) for name in catalogue.names()]
+    ways = [sampler(name, 2) for name in catalogue.names()]
+    return ways if model.independent_noise else [way for way in ways if not way.stochastic]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", registry.BUILTIN)
@@ -152,3 +153,11 @@ def test_it_is_built_without_memory_for_its_weights(name: str) -> None:
 def test_images_of_another_shape_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="built for"):
         _build(name).loss(torch.zeros(2, 1, 4, 4, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("name", ["reflow", "flow-matching"])
+def test_fresh_noise_is_refused_where_training_tied_the_noise_to_the_images(name: str, folder: Path) -> None:
+    """The predicted noise is no score there: ancestral sampling would draw from another law in silence."""
+    for way in (sampler("ddpm", 2), sampler("ddim", 2, eta=0.5)):
+        with pytest.raises(ValueError, match="trained on noise that depends on the images"):
+            _loaded(name, folder).sample(2, way, Seeds(0, range(2)))
