@@ -157,7 +157,7 @@ class GaussianPathModel(ImageModel):
             raise ValueError(f"{n} images need {n} seeds, and there are {len(seeds.images)}.")
         if sampler.stochastic and not self.independent_noise:
             raise ValueError(
-                f"{type(self).__name__} was trained on noise that depends on the images, so the fresh noise of "
+                f"{type(self).__name__} was trained on noise that depends on the images, so fresh noise of "
                 f"{sampler.name} would sample something else: use euler, heun or ddim with eta 0."
             )
         return self.decode(self.trajectory(n, sampler, seeds, condition, guidance))
