@@ -31,7 +31,8 @@ def wilson(successes: float, n: int) -> tuple[float, float]:
     p, scale = successes / n, 1 + z * z / n
     centre = (p + z * z / (2 * n)) / scale
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / scale
-    return max(0.0, centre - half), min(1.0, centre + half)
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    return (0.0 if successes == 0 else low), (1.0 if successes == n else high)
 
 
 def judged(pixels: Tensor, prompts: str, indices: Sequence[int], bench: Workbench) -> dict[str, np.ndarray]:
@@ -58,8 +59,10 @@ def share_records(
 ) -> list[Record]:
     """A record for each question that was asked of some image."""
     prompts = cell.spec.get("prompts", "test")
+    names = [key for key in (arrays[0] if arrays else ()) if key.startswith(PREFIX)]
     records = []
-    for name in (key for key in (arrays[0] if arrays else ()) if key.startswith(PREFIX)):
+    # What all questions amount to comes first; files hold their arrays in alphabetical order.
+    for name in sorted(names, key=lambda key: key != f"{PREFIX}{CORRECT_SCENES}"):
         values = np.concatenate([part[name] for part in arrays])
         values = values[~np.isnan(values)]
         if not len(values):

@@ -19,9 +19,11 @@ from models.networks.transformer import CausalTransformer
 class SmallTextEncoder(nn.Module):
     """A causal transformer over words, trained together with the network it serves.
 
-    Like CLIP's text encoder (Radford et al. 2021, 2103.00020) it reads from left to right and pools at the
-    last word, so padding at the end can change nothing. A learned start token comes first: it is all that
-    the empty caption, L zeros, consists of, and thus the null of guidance. Padding has one learned vector.
+    Like CLIP's text encoder (Radford et al. 2021, 2103.00020) it reads from left to right, so padding at the
+    end can change nothing. A learned start token comes first: it is all that the empty caption, L zeros,
+    consists of, and thus the null of guidance. The pooled vector is the mean over it and the words, which
+    says from the first step on which words there are; CLIP's last word has to learn to look back first.
+    Padding has one learned vector.
 
     vocabulary    words, of which word 0 is the padding
     length        most words of a caption
@@ -51,8 +53,14 @@ class SmallTextEncoder(nn.Module):
         self.padding = nn.Parameter(torch.empty(width))
         self.positions = nn.Parameter(torch.empty(length + 1, width))
         self.transformer = CausalTransformer(width, depth, heads, dropout=dropout, backend=backend)
-        for parameter in (self.words.weight, self.start, self.padding, self.positions):
-            nn.init.normal_(parameter, std=0.02)
+        # Words stand out from their places at first: what is asked for matters before its order.
+        for parameter, std in (
+            (self.words.weight, 1.0),
+            (self.start, 1.0),
+            (self.padding, 1.0),
+            (self.positions, 0.5),
+        ):
+            nn.init.normal_(parameter, std=std)
 
     def forward(self, tokens_BL: Tensor) -> tuple[Tensor, Tensor]:
         """int64 (B, L ≤ length) to the context (B, L, E) and the pooled vector (B, E)."""
@@ -63,8 +71,8 @@ class SmallTextEncoder(nn.Module):
         x = self.transformer(x)
         place_L = torch.arange(1, L + 1, device=tokens_BL.device)
         last_B = (place_L * (tokens_BL != 0)).amax(1)
-        pooled_BE = x.gather(1, last_B.view(B, 1, 1).expand(B, 1, x.shape[2]))[:, 0]
         is_word_BL1 = (place_L <= last_B[:, None])[:, :, None]
+        pooled_BE = (x[:, 0] + (x[:, 1:] * is_word_BL1).sum(1)) / (1 + last_B[:, None])
         return torch.where(is_word_BL1, x[:, 1:], self.padding), pooled_BE
 
 
