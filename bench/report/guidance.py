@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 PANEL_HEIGHT = 260
 PHONE = 220.0
 """Plot width in px for which the column of names is laid out."""
-SHARES = ("class accuracy", "correct scenes")
-"""How the metrics begin that say whether samples show what was asked for."""
 DASHES = ([1, 0], [7, 3], [2, 2], [7, 3, 2, 3], [4, 2])
 
 
@@ -29,7 +27,7 @@ def guidance_curves(records: pd.DataFrame) -> dict[str, alt.LayerChart]:
     quality = tables.headline_metric(rows)
     panels = {}
     for metric in dict.fromkeys(rows["metric"]):
-        if not (metric.startswith(SHARES) or metric == quality):
+        if not (metric.startswith(tables.SHARES) or metric == quality):
             continue
         lines = _lines(rows[rows["metric"] == metric])
         if not lines.empty:
@@ -49,7 +47,7 @@ def _lines(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _panel(metric: str, rows: pd.DataFrame, records: pd.DataFrame) -> alt.LayerChart:
-    share = metric.startswith(SHARES)
+    share = metric.startswith(tables.SHARES)
     values = labels.finite([*rows["value"], *rows["low"], *rows["high"]])
     log = not share and labels.is_log(values)
     domain = (0.0, 1.05) if share else labels.padded(values, log, 0.1)

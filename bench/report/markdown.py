@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.report import ReportData, tables, theme
-from bench.report.text import interval, is_number, number
+from bench.report.text import interval, number
 from bench.report.verdict import verdicts
 
 if TYPE_CHECKING:
@@ -117,14 +117,13 @@ def _ranking(records: pd.DataFrame, best: pd.DataFrame) -> str:
 
 def _ranked(row: dict[Any, Any]) -> list[str]:
     """One model of the ranking."""
-    steps = f" {int(row['steps'])}" if is_number(row["steps"]) else ""
     failed = "" if row["status"] == "ok" else f" ({row['status']})"
     values = [
         interval(row[name], row[f"{name}_low"], row[f"{name}_high"]) for name in ("quality", "speed", "bits")
     ]
     quality, speed, bits = (escaped(value) for value in values)
     kind = row["bits_kind"] if isinstance(row["bits_kind"], str) else ""
-    names = [escaped(row["model"] + failed), escaped(row["family"]), escaped(row["sampler"] + steps)]
+    names = [escaped(row["model"] + failed), escaped(row["family"]), _sampler(row)]
     return [*names, quality, number(row["nfe"]), speed, bits, escaped(kind)]
 
 
@@ -150,7 +149,7 @@ def _missing(rows: pd.DataFrame) -> str:
 
 
 def _sampler(row: dict[Any, Any]) -> str:
-    return escaped(f"{row['sampler']} {int(row['steps'])}" if is_number(row["steps"]) else row["sampler"])
+    return escaped(tables.way(row["sampler"], row["steps"], row["guidance"]))
 
 
 def _why(row: dict[Any, Any]) -> str:

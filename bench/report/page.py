@@ -40,7 +40,7 @@ def render_html(report: ReportData) -> str:
         "data_uri": _data_uri,
     }
     environment.tests["number"] = is_number
-    environment.globals |= {"plural": plural}
+    environment.globals |= {"plural": plural, "way": tables.way}
     return environment.get_template("page.html.j2").render(**_context(report)) + "\n"
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 QUALITY_PREFIXES = ("FD-", "FID", "KD", "KID")
 BITS, SPEED, MEMORY, TRAINING = "bits/dim", "throughput", "peak memory", "training time"
+SHARES = ("class accuracy", "correct scenes")
+"""How the metrics begin that say whether samples show what was asked for."""
 REFERENCE, ANCHOR = "reference", "anchor"
 KEY = ["dataset", "model", "sampler", "grid", "steps", "guidance", "dtype"]
 _PARTS = ("", "_low", "_high", "_protocol", "_n")
@@ -49,13 +51,18 @@ def headline_metric(records: pd.DataFrame) -> str | None:
     return next(iter(plain or names), None)
 
 
-def cell_label(model: str, sampler: str = "", steps: Any = None, guidance: Any = None) -> str:
-    """How the report calls a cell, e.g. `ddpm · heun 20`; sheets are found by this name."""
+def way(sampler: str, steps: Any = None, guidance: Any = None) -> str:
+    """How a cell was sampled, e.g. `heun 20 w=2`; no guidance and w = 1 are not said."""
     from bench.report.text import is_number
 
     count = f" {int(steps)}" if is_number(steps) else ""
     guided = f" w={float(guidance):g}" if is_number(guidance) and float(guidance) != 1.0 else ""
-    return f"{model} · {sampler}{count}{guided}" if sampler else model
+    return f"{sampler}{count}{guided}"
+
+
+def cell_label(model: str, sampler: str = "", steps: Any = None, guidance: Any = None) -> str:
+    """How the report calls a cell, e.g. `ddpm · heun 20`; sheets are found by this name."""
+    return f"{model} · {way(sampler, steps, guidance)}" if sampler else model
 
 
 def reference(records: pd.DataFrame, metric: str | None) -> pd.Series | None:

@@ -1,7 +1,7 @@
 """Colours of the report, one palette a theme: the page's CSS and the figures both take them from here.
 
 Families are Okabe-Ito colours (Okabe & Ito 2008, Color Universal Design), told apart under the common
-forms of colour blindness, the last two from Tol's muted scheme (Tol 2021); points also carry an outline
+forms of colour blindness, the last ones from Tol's muted scheme (Tol 2021); points also carry an outline
 in the colour of ink, so that the light ones stand out on paper. Nothing is told by colour alone: samplers
 and kinds have shapes and labels.
 """
@@ -35,7 +35,7 @@ THEMES = {"light": LIGHT, "dark": DARK}
 
 FAMILY_COLOURS = (
     "#CC79A7", "#009E73", "#56B4E9", "#0072B2", "#D55E00", "#E69F00", "#F0E442", "#999999",
-    "#661100", "#44AA99",
+    "#661100", "#44AA99", "#332288", "#DDCC77",
 )  # fmt: skip
 FAMILIES = (
     "autoregressive", "latent variable", "normalizing flow", "diffusion", "flow matching",

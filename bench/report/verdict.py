@@ -41,6 +41,7 @@ def verdicts(records: pd.DataFrame) -> list[Verdict]:
     answers = [
         _samples(records, table, metric),
         _likelihood(records),
+        *_asked_for(records),
         _speed(table, metric),
         _budgets(table, metric),
         _failures(records),
@@ -98,6 +99,19 @@ def _likelihood(records: pd.DataFrame) -> Verdict | None:
             f"{interval(sure['value'], sure['low'], sure['high'])}"
         )
     return Verdict("Best likelihood", str(best["model"]), text + ".")
+
+
+def _asked_for(records: pd.DataFrame) -> list[Verdict]:
+    """For each share of samples that show what was asked for: the best cell and its guidance."""
+    rows = tables.generators(records)
+    rows = rows[rows["metric"].str.startswith(tables.SHARES) & rows["value"].notna()]
+    answers = []
+    for metric in dict.fromkeys(rows["metric"]):
+        best = rows.loc[rows.loc[rows["metric"] == metric, "value"].idxmax()]
+        guided = f" w={best['guidance']:g}" if is_number(best["guidance"]) else ""
+        text = f"{interval(best['value'], best['low'], best['high'])} of {number(best['n'])} samples."
+        answers.append(Verdict(f"Best {metric}", _how(best) + guided, text))
+    return answers
 
 
 def _speed(table: pd.DataFrame, metric: str | None) -> Verdict | None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from bench.records import Record, to_frame
+from bench.report import tables
 from bench.report.figures import all_figures
 from bench.report.guidance import guidance_curves
 from bench.report.markdown import figures_png
 from bench.report.theme import vega_config
+from bench.report.verdict import verdicts
 from tests.bench.report.conftest import make_report, synthetic_records
 from tests.bench.report.test_figures import styles
 
@@ -62,6 +64,18 @@ def test_a_share_has_the_whole_axis_and_a_distance_its_own() -> None:
 def test_a_run_without_a_choice_of_weights_has_no_such_figure(rows: list[Record]) -> None:
     report = make_report([*synthetic_records(), *rows])
     assert "guidance" not in [figure.name for figure in all_figures(report)]
+
+
+def test_the_answers_name_the_best_weight() -> None:
+    (answer,) = [a for a in verdicts(tables.tidy(to_frame(_guided()))) if a.label == "Best class accuracy"]
+    assert answer.subject == "dit with euler w=4"
+    assert answer.text.startswith("0.970 [0.940, 0.990]")
+
+
+def test_a_cell_is_named_with_its_weight() -> None:
+    assert tables.way("heun", 10, 2.5) == "heun 10 w=2.5"
+    assert tables.way("heun", 10, 1.0) == tables.way("heun", 10, None) == "heun 10"
+    assert tables.cell_label("dit", "heun", 10, 4) == "dit · heun 10 w=4"
 
 
 def test_the_report_draws_it() -> None:
