@@ -50,8 +50,20 @@ def _without_docstrings(tree: ast.AST) -> ast.AST:
 
 def code_sha256(path: Path) -> str:
     """Digest of one Python file's syntax tree, blind to comments, layout and docstrings."""
-    tree = _without_docstrings(ast.parse(path.read_text(encoding="utf-8")))
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return _parsed(path, *_state(path))[0]
+
+
+def _state(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_size
+
+
+@functools.cache
+def _parsed(path: Path, _modified: int, _size: int) -> tuple[str, frozenset[str]]:
+    """Digest and imports of a file in a given state; a plan asks for the same files for every model."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = frozenset(_imported(tree))
+    return hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest(), found
 
 
 def _module_files(module: str) -> list[Path]:
@@ -72,10 +84,10 @@ def _module_files(module: str) -> list[Path]:
     return [file] if file.is_file() else []
 
 
-def _imports(path: Path) -> set[str]:
+def _imported(tree: ast.AST) -> set[str]:
     """Names a file may import: modules, and `module.name` where the name may be a submodule."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -97,7 +109,7 @@ def source_files(*modules: str) -> tuple[Path, ...]:
         seen.add(module)
         for file in set(_module_files(module)) - files:
             files.add(file)
-            pending += sorted(_imports(file))
+            pending += sorted(_parsed(file, *_state(file))[1])
     return tuple(sorted(files))
 
 

@@ -105,3 +105,24 @@ def test_shifting_moves_by_at_most_one_pixel() -> None:
     places = {tuple(place) for place in (moved[:, 0] == 1.0).nonzero()[:, 1:].tolist()}
     assert places == {(r, c) for r in (3, 4, 5) for c in (3, 4, 5)}
     assert (moved == 1.0).sum() == 200
+
+
+def test_pooled_pixels_are_the_means_of_tiles_whatever_the_batch() -> None:
+    """Sixteen means a channel in [0, 1], bit for bit the same alone and among others."""
+    network = feature_network("pooled-pixels")
+    pixels = torch.randint(0, 256, (9, 3, 32, 32), dtype=torch.uint8)
+    found = network.extract(pixels)
+    assert found.shape == (9, 48)
+    assert torch.allclose(found[2, 0], pixels[2, 0, :8, :8].float().mean() / 255)
+    assert torch.equal(torch.cat([network.extract(image[None]) for image in pixels]), found)
+    assert (network.metric, network.identity, network.classes) == ("FD-pixels", "pooled-pixels", 0)
+    with pytest.raises(ValueError, match="4×4 pixels or more"):
+        network.extract(torch.zeros(1, 1, 3, 3, dtype=torch.uint8))
+    with pytest.raises(TypeError, match="knows no classes"):
+        network.classify(pixels)
+
+
+def test_the_digits_network_tells_digits_apart() -> None:
+    digits = data.load("digits")
+    guesses = feature_network("digits-features").classify(torch.from_numpy(digits.test)).argmax(1)
+    assert float((guesses.numpy() == digits.test_labels).mean()) > 0.95
