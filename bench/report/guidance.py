@@ -90,9 +90,10 @@ def _names(rows: pd.DataFrame, x: marks.Span, y: marks.Span) -> list[alt.Chart]:
     ends = rows.drop_duplicates("line", keep="last")
     heights = [PANEL_HEIGHT * (1 - y.share(value)) for value in ends["value"]]
     placed = labels.spread(heights, 8.0, PANEL_HEIGHT - 8.0, 14.0)
-    column = x.at(
-        1 - (labels.CHARACTER * max(len(labels.clipped(name)) for name in ends["line"]) + 6) / PHONE
-    )
+    # Behind every point: on a wide page the column of a phone would begin among them.
+    last = x.share(float(rows["guidance"].max())) + 8.0 / PHONE
+    widest = max(len(labels.clipped(name)) for name in ends["line"])
+    column = x.at(max(last, 1 - (labels.CHARACTER * widest + 6) / PHONE))
     ends = ends.assign(
         column=column,
         height=[y.at(1 - place / PANEL_HEIGHT) for place in placed],
