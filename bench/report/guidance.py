@@ -48,7 +48,9 @@ def _lines(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _panel(metric: str, rows: pd.DataFrame, records: pd.DataFrame) -> alt.LayerChart:
     share = metric.startswith(tables.SHARES)
-    values = labels.finite([*rows["value"], *rows["low"], *rows["high"]])
+    floor = tables.reference(records, metric)
+    real = [] if floor is None else [floor["value"], floor["low"], floor["high"]]
+    values = labels.finite([*rows["value"], *rows["low"], *rows["high"], *real])
     log = not share and labels.is_log(values)
     domain = (0.0, 1.05) if share else labels.padded(values, log, 0.1)
     weights = labels.padded(labels.finite(rows["guidance"]), False, 0.06)
@@ -57,7 +59,11 @@ def _panel(metric: str, rows: pd.DataFrame, records: pd.DataFrame) -> alt.LayerC
     x = marks.Span(weights, False, "guidance w (1: none)")
     y = marks.Span(domain, log, metric if share else f"{metric} (better below)")
     said = "; ".join(f"{row.line} w={row.guidance:g}: {number(row.value)}" for row in rows.itertuples())
-    layers = [*marks.floor(records, metric, brief=True), *_names(rows, x, y), *_drawn(rows, x, y)]
+    layers = [
+        *marks.floor(records, metric, brief=True),
+        *_names(rows, x, y, _top(floor, y)),
+        *_drawn(rows, x, y),
+    ]
     return marks.chart(layers, PANEL_HEIGHT, f"{metric} by guidance. {said}.", metric)
 
 
@@ -83,13 +89,19 @@ def _drawn(rows: pd.DataFrame, x: marks.Span, y: marks.Span) -> list[alt.Chart]:
     return [line, whisker, points]
 
 
-def _names(rows: pd.DataFrame, x: marks.Span, y: marks.Span) -> list[alt.Chart]:
+def _top(floor: pd.Series | None, y: marks.Span) -> float:
+    """Where names may begin, px from above: under the label of real images where that is near the top."""
+    line = PANEL_HEIGHT if floor is None else PANEL_HEIGHT * (1 - y.share(floor["value"]))
+    return line + 30.0 if line < PANEL_HEIGHT / 4 else 8.0
+
+
+def _names(rows: pd.DataFrame, x: marks.Span, y: marks.Span, top: float) -> list[alt.Chart]:
     """Names of the lines in a column at the right, each joined to the end of its line."""
     import altair as alt
 
     ends = rows.drop_duplicates("line", keep="last")
     heights = [PANEL_HEIGHT * (1 - y.share(value)) for value in ends["value"]]
-    placed = labels.spread(heights, 8.0, PANEL_HEIGHT - 8.0, 14.0)
+    placed = labels.spread(heights, top, PANEL_HEIGHT - 8.0, 14.0)
     # Behind every point: on a wide page the column of a phone would begin among them.
     last = x.share(float(rows["guidance"].max())) + 8.0 / PHONE
     widest = max(len(labels.clipped(name)) for name in ends["line"])
