@@ -77,7 +77,7 @@ class DequantisedFlow(UnconditionalModel):
         condition: Tensor | None = None,
         guidance: float = 1.0,
     ) -> Tensor:
-        """The inverse flow of one normal a dimension and image, then its bin; one network call."""
+        """The inverse flow of one normal a dimension and image, then its bin; costs what `invert` costs."""
         self.check_sampling(sampler, condition)
         z_BCHW = seeds.per_image(self.shape, "normal", self.device).to(next(self.parameters()).dtype)
         x_BCHW = self.invert(z_BCHW, self._given(condition, n), guidance)
