@@ -78,7 +78,7 @@ class FFJORD(DequantisedFlow):
     ) -> Tensor:
         """Nats a dimension by `steps` of rk4 and one probe, and the regularisers; mean over the batch."""
         self.check_pixels(pixels, condition)
-        x_BCHW, logit_B = self._to_start(self._dequantised(pixels, generator))
+        x_BCHW, logit_B = self._to_start(self.dequantised(pixels, generator))
         z_BCHW = PROBES[self.law](x_BCHW, generator)
         x_1, integral_B, kinetic_B, jacobian_B = regularised(self.network, x_BCHW, z_BCHW, self.solver)
         nats_B = -_normal(x_1) - integral_B - logit_B - self.dims * math.log(2.0 / self.levels)
@@ -111,7 +111,7 @@ class FFJORD(DequantisedFlow):
         flow = Flow(solver, rtol, atol, steps, divergence, probes, law)
         nats = torch.stack(
             [
-                -self.log_density(self._dequantised(pixels, generator), (), flow, generator)
+                -self.log_density(self.dequantised(pixels, generator), (), flow, generator)
                 for _ in range(dequantisation_samples)
             ]
         )
@@ -142,16 +142,10 @@ class FFJORD(DequantisedFlow):
         (x_BCHW,) = solve(field, (z_BCHW,), self.solver, 1.0, 0.0)
         return self.elementwise.inverse(x_BCHW)[0]
 
-    def _dequantised(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
-        """y for one u an image, float64, inside the open cube: u are the centres of the cells of rand."""
-        u_BCHW = torch.rand(pixels.shape, generator=generator, device=pixels.device)
-        return self.dequantise(pixels, u_BCHW.double() + 2.0**-25)
-
     def _to_start(self, y_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """x_0 and ln|dx_0/dy|, (B,) float64; float64 up to the logit, which is infinite at ±1."""
-        p_BCHW = (y_BCHW.double() + 1) / 2
-        logit_B = -(2 * p_BCHW * (1 - p_BCHW)).log().flatten(1).sum(1)
-        x_BCHW, scale_B = self.elementwise(torch.logit(p_BCHW).to(next(self.parameters()).dtype))
+        """x_0 and ln|dx_0/dy|, (B,) float64."""
+        logit_BCHW, logit_B = self.to_logit(y_BCHW)
+        x_BCHW, scale_B = self.elementwise(logit_BCHW)
         return x_BCHW, logit_B + scale_B.double()
 
 

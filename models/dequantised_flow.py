@@ -92,14 +92,24 @@ class DequantisedFlow(UnconditionalModel):
 
     def log_density(self, y_BCHW: Tensor, condition: tuple[Tensor, ...] = ()) -> Tensor:
         """ln p(y), (B,) float64, of y in the open cube (−1, 1)^D; `condition` goes to the network."""
-        # float64: at an end of the cube float32 would round y to ±1 itself, and the logit to ∞.
-        p_BCHW = (y_BCHW.double() + 1) / 2
-        x_BCHW = torch.logit(p_BCHW)
-        logit_B = -(2 * p_BCHW * (1 - p_BCHW)).log().flatten(1).sum(1)
-        z_BCHW, flow_B = self.network(x_BCHW.to(next(self.parameters()).dtype), *condition)
+        x_BCHW, logit_B = self.to_logit(y_BCHW)
+        z_BCHW, flow_B = self.network(x_BCHW, *condition)
         z_BCHW = z_BCHW.double()
         normal_B = -0.5 * (z_BCHW.square() + math.log(2 * math.pi)).flatten(1).sum(1)
         return normal_B + flow_B.double() + logit_B
+
+    def to_logit(self, y_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """x = logit((y + 1)/2) in the precision of the weights, and ln|dx/dy|, (B,) float64."""
+        # float64: at an end of the cube float32 would round y to ±1 itself, and the logit to ∞.
+        p_BCHW = (y_BCHW.double() + 1) / 2
+        logit_B = -(2 * p_BCHW * (1 - p_BCHW)).log().flatten(1).sum(1)
+        return torch.logit(p_BCHW).to(next(self.parameters()).dtype), logit_B
+
+    def dequantised(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
+        """y for one u an image, float64, inside the open cube."""
+        u_BCHW = torch.rand(pixels.shape, generator=generator, device=pixels.device)
+        # rand includes 0, which logit sends to −∞: the centres of its cells of 2⁻²⁴ are as uniform.
+        return self.dequantise(pixels, u_BCHW.double() + 2.0**-25)
 
     def coupled_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the images; ValueError where there is nothing to couple."""
@@ -128,10 +138,9 @@ class DequantisedFlow(UnconditionalModel):
 
     def _nats(self, pixels: Tensor, given: tuple[Tensor, ...], generator: torch.Generator | None) -> Tensor:
         """−ln p(y) − D·ln s, (B,), for one u an image."""
-        u_BCHW = torch.rand(pixels.shape, generator=generator, device=pixels.device)
-        # rand includes 0, which logit sends to −∞: the centres of its cells of 2⁻²⁴ are as uniform.
-        y_BCHW = self.dequantise(pixels, u_BCHW.double() + 2.0**-25)
-        return -self.log_density(y_BCHW, given) - self.dims * math.log(2.0 / self.levels)
+        return -self.log_density(self.dequantised(pixels, generator), given) - self.dims * math.log(
+            2.0 / self.levels
+        )
 
     def _protocol(self, M: int) -> str:
         return (
