@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.base import Likelihood
-from models.conditioning import check_share, guide, labels
+from models.conditioning import check_share, labels
+from models.guidance import guide
 from models.networks.transformer import CausalTransformer, KeyValueCache
 from models.unconditional import UnconditionalModel, at_least_one
 

@@ -1,7 +1,7 @@
-"""What a model is conditioned on: nothing, a class label or a caption; and classifier-free guidance.
+"""What a model is conditioned on: nothing, a class label or a caption.
 
 A condition has a null, which stands for "nothing is known": training replaces a share of the conditions
-by it, so that one network learns p(x | c) and p(x) (Ho & Salimans 2022, 2207.12598).
+by it, so that one network learns p(x | c) and p(x), which guidance needs (Ho & Salimans 2022, 2207.12598).
 
 Shapes: n images, L tokens of a caption.
 """
@@ -85,11 +85,6 @@ def text(vocabulary: int, length: int) -> Conditioning:
     if vocabulary < 2 or length < 1:
         raise ValueError(f"captions need two words and one token or more: got {vocabulary} and {length}")
     return Conditioning("text", vocabulary, length)
-
-
-def guide(unconditional: Tensor, conditional: Tensor, guidance: float | Tensor) -> Tensor:
-    """u + w·(c − u): w = 0 ignores the condition, w = 1 is no guidance, more pushes towards it."""
-    return unconditional + guidance * (conditional - unconditional)
 
 
 def check_share(condition_dropout: float) -> None:

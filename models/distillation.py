@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from models.base import Likelihood, LikelihoodUnavailable
+from models.guidance import NONE, Guidance
 from models.reflow import ReflowedFlow
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class DistilledFlow(ReflowedFlow):
         sampler: Sampler | None,
         seeds: Seeds,
         condition: Tensor | None = None,
-        guidance: float = 1.0,
+        guidance: float | Guidance = NONE,
     ) -> Tensor:
         """n images as uint8 pixels, from one evaluation, or two where they are guided."""
         self.check_native(n, len(seeds.images), sampler)

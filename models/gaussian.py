@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from models.base import ImageModel, NonFiniteSamples
 from models.conditioning import UNCONDITIONAL, Conditioning, check_share
 from models.denoiser import Denoiser, check_prediction, target
-from models.grids import grid
+from models.guidance import NONE, Guidance
 from models.paths import GaussianPath
 from models.times import TimeLaw, Times, draw_times
 
@@ -94,26 +94,48 @@ class GaussianPathModel(ImageModel):
         condition: Tensor | None = None,
         clip: bool = False,
         *,
-        guidance: float = 1.0,
+        guidance: float | Guidance = NONE,
         n: int | None = None,
     ) -> Denoiser:
         """The network as a denoiser of n images, for samplers and for estimators of the likelihood.
 
         condition  None stands for the null; n is then needed where the model is conditional
         """
-        if self.conditioning.kind == "none":
-            self.conditioning.given(condition, 0, self.device, type(self).__name__)
-            if guidance != 1.0:
+        rule, told = Guidance.of(guidance), self._told(condition, n)
+        null: tuple[Tensor, ...] = ()
+        if rule.weaker is not None:
+            null = self._told_weaker(rule.weaker, condition, n)
+        elif rule.method == "autoguidance":
+            raise ValueError("Autoguidance needs a weaker model: train one and name it.")
+        elif rule.active:
+            if self.conditioning.kind == "none":
                 raise ValueError(f"{type(self).__name__} is unconditional: leave guidance out.")
-            return Denoiser(self.network, self.path, self.prediction, clip=clip)
+            null = self.embed(self.conditioning.null(len(told[0]), self.device))
+        weaker = None if rule.weaker is None else rule.weaker.network
+        return Denoiser(self.network, self.path, self.prediction, told, clip, null, rule.alone(), weaker)
+
+    def _told(self, condition: Tensor | None, n: int | None) -> tuple[Tensor, ...]:
+        """The embedded conditions of n images."""
+        who = type(self).__name__
+        if self.conditioning.kind == "none":
+            self.conditioning.given(condition, 0, self.device, who)
+            return ()
         n = n if condition is None else len(condition)
         if n is None:
             raise ValueError("A conditional model without a condition needs the number of images.")
-        given = self.conditioning.given(condition, n, self.device, type(self).__name__)
-        null = self.embed(self.conditioning.null(n, self.device)) if guidance != 1.0 else ()
-        return Denoiser(
-            self.network, self.path, self.prediction, self.embed(given), clip, null=null, guidance=guidance
-        )
+        return self.embed(self.conditioning.given(condition, n, self.device, who))
+
+    def _told_weaker(
+        self, weaker: GaussianPathModel, condition: Tensor | None, n: int | None
+    ) -> tuple[Tensor, ...]:
+        """What the other model of autoguidance is told; it must speak of the same thing in the same words."""
+        mine, its = ((m.path, m.prediction, m.state_shape, m.conditioning) for m in (self, weaker))
+        if mine != its:
+            raise ValueError(
+                "The weaker model of autoguidance needs the path, prediction, shape and condition of the "
+                f"other: {its} is not {mine}."
+            )
+        return weaker._told(condition, n)
 
     def loss(
         self, pixels: Tensor, condition: Tensor | None = None, generator: torch.Generator | None = None
@@ -148,7 +170,7 @@ class GaussianPathModel(ImageModel):
         sampler: Sampler | None,
         seeds: Seeds,
         condition: Tensor | None = None,
-        guidance: float = 1.0,
+        guidance: float | Guidance = NONE,
     ) -> Tensor:
         """n images as uint8 pixels; a value that is not finite raises with its image and step, from 1."""
         if sampler is None:
@@ -158,16 +180,21 @@ class GaussianPathModel(ImageModel):
         if sampler.stochastic and not self.independent_noise:
             raise ValueError(
                 f"{type(self).__name__} was trained on noise that depends on the images, so fresh noise of "
-                f"{sampler.name} would sample something else: use euler, heun or ddim with eta 0."
+                f"{sampler.name} would sample something else: use one of the flow, such as euler or heun."
             )
         return self.decode(self.trajectory(n, sampler, seeds, condition, guidance))
 
     def trajectory(
-        self, n: int, sampler: Sampler, seeds: Seeds, condition: Tensor | None = None, guidance: float = 1.0
+        self,
+        n: int,
+        sampler: Sampler,
+        seeds: Seeds,
+        condition: Tensor | None = None,
+        guidance: float | Guidance = NONE,
     ) -> Tensor:
         """x_0 at the end of the sampler's way from n draws of noise, finite."""
         denoiser = self.denoiser(condition, self.clip, guidance=guidance, n=n)
-        times = grid(sampler.grid, self.path, sampler.steps)
+        times = sampler.times(self.path, self.state_shape)
         x_T = self.path.sigma(times[0]) * seeds.per_image(self.state_shape, device=self.device)
         state = seeds.stream.get_state()
 

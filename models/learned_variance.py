@@ -15,12 +15,17 @@ def interpolated(extra: Tensor | None, small: Tensor | float, large: Tensor | fl
 
     v may leave [0, 1], as in the source; `small` and `large` are those of the step, see `models.posterior`.
     """
+    return log_interpolated(extra, _log(small), _log(large)).exp()
+
+
+def log_interpolated(extra: Tensor | None, log_small: Tensor | float, log_large: Tensor | float) -> Tensor:
+    """The logarithm of the same, from logarithms."""
     if extra is None:
         raise ValueError(
             "This network learned no variance: use small or large, or train a model with variance: learned."
         )
     v = 0.5 * (extra + 1.0)
-    return (v * _log(large) + (1.0 - v) * _log(small)).exp()
+    return v * log_large + (1.0 - v) * log_small
 
 
 def _log(value: Tensor | float) -> Tensor | float:

@@ -24,9 +24,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models import paths
 from models.base import Likelihood, LikelihoodUnavailable
-from models.conditioning import guide, labels
+from models.conditioning import labels
 from models.flow_matching import FlowMatching
 from models.gaussian import GaussianPathModel
+from models.guidance import NONE, Guidance, guide
 from models.networks.backbone import backbone
 from models.times import Times, draw_times
 from models.unconditional import at_least_one
@@ -186,15 +187,18 @@ class MeanFlow(FlowMatching):
         sampler: Sampler | None,
         seeds: Seeds,
         condition: Tensor | None = None,
-        guidance: float = 1.0,
+        guidance: float | Guidance = NONE,
     ) -> Tensor:
         """n images as uint8 pixels, from `evaluations` evaluations, twice as many where they are guided."""
         self.check_native(n, len(seeds.images), sampler)
         given = self.conditioning.given(condition, n, self.device, type(self).__name__)
-        x = seeds.per_image(self.shape, device=self.device)
+        x, weight = (
+            seeds.per_image(self.shape, device=self.device),
+            Guidance.of(guidance).plain("A mean flow"),
+        )
         for i in range(self.evaluations):
             t, r = (1.0 - (i + k) / self.evaluations for k in (0, 1))
-            x = x - (t - r) * self._average_velocity(x, r, t, given, guidance)
+            x = x - (t - r) * self._average_velocity(x, r, t, given, weight)
         return self.decode(x)
 
     def _average_velocity(self, x: Tensor, r: float, t: float, given: Tensor, guidance: float) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from models.base import Likelihood
 from models.conditioning import labels
 from models.gaussian import GaussianPathModel
-from models.grids import START_LOG_SNR, Grid
+from models.grids import START_LOG_SNR, GridTimes
 from models.likelihood.discretised_gaussian import discretised_gaussian_nats
 from models.likelihood.variational_bound import (
     Variance,
@@ -38,7 +38,7 @@ SHARED = 0.1
 """Share of the mean over all entries in each entry's variance: one that is constant in training may vary."""
 
 
-def bound_grid(path: GaussianPath, steps: int, finest: float) -> Grid:
+def bound_grid(path: GaussianPath, steps: int, finest: float) -> GridTimes:
     """The times of a bound of T steps; the last step, from noise `finest` = σ/α to 0, is the decoder's.
 
     The others lie evenly in u = σ/(α + σ), the time of the straight path, down from log-SNR −10.

@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.conditioning import check_share, guide, labels
+from models.conditioning import check_share, labels
 from models.dequantised_flow import DequantisedFlow
+from models.guidance import guide
 from models.networks.tarflow import Place, TarFlowBlocks
 from models.unconditional import at_least_one
 

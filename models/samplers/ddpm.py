@@ -7,37 +7,20 @@ which is right for data N(0, 1), or `learned`: between the two as the network sa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor
-
-from models.denoiser import Denoiser
-from models.learned_variance import interpolated
 from models.posterior import posterior
-
-if TYPE_CHECKING:
-    from models.samplers import Callback, Noise
+from models.samplers.tape import Tape, Vector
 
 
-def ddpm(
-    denoiser: Denoiser,
-    x: Tensor,
-    grid: Sequence[float],
-    *,
-    noise: Noise,
-    callback: Callback,
-    variance: Literal["small", "large", "learned"] = "small",
-) -> Tensor:
+def ddpm(x: Vector, denoise: Tape, grid: Sequence[float], *, variance: str = "small") -> Iterator[Vector]:
     """One network evaluation and one draw of noise a step, none on the last."""
-    steps = [posterior(denoiser.path, t, s) for t, s in pairwise(grid)]
-    for step, (t, s) in enumerate(pairwise(grid)):
-        c, found = steps[step], denoiser(x, t)
-        x = c.of_x * x + c.of_x0 * found.x0
+    for t, s in pairwise(grid):
+        step, found = posterior(denoise.path, t, s), denoise(x, t)
+        x = step.of_x * x + step.of_x0 * found.x0
         if s > 0 and variance == "learned":
-            x = x + interpolated(found.extra, c.small, c.large).sqrt() * noise(x)
+            x = x + denoise.learned_noise(found, step.small, step.large)
         elif s > 0:
-            x = x + getattr(c, variance) ** 0.5 * noise(x)
-        callback(step, s, x)
-    return x
+            x = x + getattr(step, variance) ** 0.5 * denoise.noise()
+        yield x

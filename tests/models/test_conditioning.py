@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.conditioning import UNCONDITIONAL, guide, labels, text
+from models.conditioning import UNCONDITIONAL, labels, text
 from models.denoiser import Denoiser
 from models.flow_matching import RectifiedFlow
+from models.guidance import guide
 from models.paths import path
 from models.samplers import sampler
 from models.seeds import Seeds

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.conditioning import guide
+from models.guidance import guide
 from models.networks.tarflow import Place
 from models.seeds import Seeds
 from models.tarflow import TarFlow

@@ -2,29 +2,68 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.denoiser import PREDICTIONS, Denoiser
-from models.grids import GRIDS, grid
+from models.grids import GRIDS, Grid, grid
 from models.networks.unet import UNet
 from models.paths import PATHS, path
 from models.samplers import catalogue, names, sampler
 from tests.models.oracles import GaussianOracle, isotropic, latents, normal_like
 from tests.models.oracles import denoiser as plain
+from tests.models.samplers.counters import Operations
 
-NOISY = [
+NOISY: list[tuple[str, dict[str, Any]]] = [
     ("ddpm", {}),
     ("ddpm", {"variance": "large"}),
     ("ddpm", {"variance": "learned"}),
     ("ddim", {"eta": 1.0}),
+    ("euler-ancestral", {}),
+    ("dpmpp-2m-sde", {}),
+    ("dpmpp-2m-sde", {"solver": "heun", "eta": 0.5}),
+    ("edm", {"churn": 40.0}),
+    ("sde-euler", {}),
+    ("sde-heun", {"diffusion": "increasing-decreasing"}),
 ]
-QUIET = [("ddim", {}), ("euler", {}), ("heun", {})]
+QUIET: list[tuple[str, dict[str, Any]]] = [
+    ("ddim", {}),
+    ("euler", {}),
+    ("heun", {}),
+    ("midpoint", {}),
+    ("rk4", {}),
+    ("dpmpp-1", {}),
+    ("dpmpp-2m", {}),
+    ("dpmpp-3m", {}),
+    ("dpmpp-2s", {}),
+    ("dpmpp-3s", {}),
+    ("deis", {}),
+    ("deis", {"order": 3}),
+    ("lms", {}),
+    ("unipc", {}),
+    ("unipc", {"order": 3, "variant": "bh1"}),
+    ("edm", {}),
+]
 ALL = NOISY + QUIET
+FIXED = [name for name in names() if not catalogue.ENTRIES[name].adaptive]
+COST = {
+    "N": lambda n: n,
+    "2N": lambda n: 2 * n,
+    "2N − 1": lambda n: 2 * n - 1,
+    "3N − 2": lambda n: 3 * n - 2,
+    "4N − 1": lambda n: 4 * n - 1,
+}
+
+
+def test_every_sampler_of_fixed_steps_is_in_the_lists_above() -> None:
+    """A new one that is forgotten here would be tested by nothing."""
+    assert {name for name, _ in ALL} == set(FIXED)
+    assert all(catalogue.ENTRIES[name].stochastic(options) for name, options in NOISY)
+    assert not any(catalogue.ENTRIES[name].stochastic(options) for name, options in QUIET)
 
 
 class WithVariance(nn.Module):
@@ -46,30 +85,13 @@ def denoiser(oracle: GaussianOracle, extra: float = 0.3) -> Denoiser:
 @pytest.mark.parametrize(("name", "options"), ALL)
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_evaluations_are_what_the_catalogue_says(name: str, options: dict[str, Any], steps: int) -> None:
-    """Counted at the network: N, and 2N − 1 for Heun."""
+    """Counted at the network."""
     oracle, calls = isotropic(path("cosine")), []
     oracle.register_forward_pre_hook(lambda *_: calls.append(1))
     times = grid("shared", oracle.path, steps)
-    sampler(name, steps, **options)(denoiser(oracle), latents(2, 4, 1.0), times, noise=normal_like(0))
-    wanted = {"N": steps, "2N − 1": 2 * steps - 1}[catalogue.ENTRIES[name].evaluations]
-    assert len(calls) == wanted
-
-
-class _HostReads(TorchDispatchMode):
-    """Counts operations that make the host wait for a value."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += func in (
-            torch.ops.aten._local_scalar_dense.default,
-            torch.ops.aten.item.default,
-            torch.ops.aten.is_nonzero.default,
-            torch.ops.aten.nonzero.default,
-        )
-        return func(*args, **(kwargs or {}))
+    found = sampler(name, steps, **options)(denoiser(oracle), latents(2, 4, 1.0), times, noise=normal_like(0))
+    assert len(calls) == COST[catalogue.ENTRIES[name].evaluations](steps)
+    assert bool(torch.isfinite(found).all())
 
 
 @pytest.mark.parametrize(("name", "options"), ALL)
@@ -81,12 +103,53 @@ def test_the_loop_never_reads_a_tensor_on_the_host(
     p = path("linear-vp")
     network = Denoiser(UNet((1, 8, 8), channels=8, channels_out=2), p, prediction, clip=True)
     x = torch.randn(2, 1, 8, 8)
-    with torch.no_grad(), _HostReads() as reads:
+    with torch.no_grad(), Operations(x.shape) as counted:
         sampler(name, 3, **options)(network, x, grid("shared", p, 3), noise=torch.randn_like)
-    assert reads.count == 0
-    with _HostReads() as reads:
+    assert counted.reads == 0
+    with Operations(x.shape) as counted:
         float(x.sum())
-    assert reads.count == 1, "the counter sees a read when there is one"
+    assert counted.reads == 1, "the counter sees a read when there is one"
+
+
+class _Silent(nn.Module):
+    """Costs no operation: what is counted is the sampler."""
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return x
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "prediction", "most"),
+    [
+        ("euler", {}, "velocity", 1.0),
+        ("heun", {}, "velocity", 1.5),
+        ("midpoint", {}, "velocity", 1.0),
+        ("rk4", {}, "velocity", 1.75),
+        *(("ddim", {}, kind, 2.0) for kind in PREDICTIONS),
+        ("dpmpp-2m", {}, "x0", 3.0),
+        *(("dpmpp-2m", {}, kind, 4.0) for kind in PREDICTIONS if kind != "x0"),
+        ("dpmpp-3m", {}, "epsilon", 6.0),
+        ("dpmpp-2s", {}, "epsilon", 3.0),
+        ("deis", {}, "epsilon", 3.0),
+        ("lms", {}, "epsilon", 5.0),
+        ("unipc", {}, "epsilon", 9.0),
+        ("edm", {}, "epsilon", 3.0),
+        ("ddpm", {}, "epsilon", 4.0),
+    ],
+)
+def test_full_size_operations_of_an_evaluation(
+    name: str, options: dict[str, Any], prediction: str, most: float
+) -> None:
+    """Each is one pass over the images, or one kernel of a device; drawing noise is one of ddpm's."""
+    p, calls = path("cosine"), []
+    network = _Silent()
+    network.register_forward_pre_hook(lambda *_: calls.append(1))
+    x = torch.randn(2, 3, 8, 8)
+    chosen, times = sampler(name, 20, **options), grid("shared", p, 20)
+    with torch.no_grad(), Operations(x.shape) as counted:
+        chosen(Denoiser(network, p, prediction), x, times, noise=torch.randn_like)
+    assert counted.full_size / len(calls) <= most
+    assert counted.full_size / len(calls) > 0.7 * most, "a bound that means something"
 
 
 @pytest.mark.parametrize(("name", "options"), ALL)
@@ -104,10 +167,13 @@ def test_noise_comes_only_from_the_given_source(name: str, options: dict[str, An
     torch.manual_seed(99)
     second = sampler(name, 5, **options)(denoiser(oracle), x, times, noise=normal_like(3))
     assert torch.equal(first, second)
-    assert len(draws) == (4 if (name, options) in NOISY else 0)
+    # EDM churns between 0.05 and 50 only, and also before the last step.
+    churned = sum(0.05 <= oracle.path.sigma(t) / oracle.path.alpha(t) <= 50.0 for t in times[:-1])
+    wanted = churned if name == "edm" else 4
+    assert len(draws) == (wanted if (name, options) in NOISY else 0)
 
 
-@pytest.mark.parametrize(("name", "options"), NOISY)
+@pytest.mark.parametrize(("name", "options"), [entry for entry in NOISY if entry[0] != "edm"])
 def test_the_last_step_adds_no_noise(name: str, options: dict[str, Any]) -> None:
     """One step is the last step: the result is the prediction itself."""
     oracle = isotropic(path("rectified-flow"))
@@ -119,9 +185,10 @@ def test_the_last_step_adds_no_noise(name: str, options: dict[str, Any]) -> None
 @pytest.mark.parametrize(("name", "options"), ALL)
 @pytest.mark.parametrize("grid_name", sorted(GRIDS))
 def test_callback_sees_every_state_and_its_time(name: str, options: dict[str, Any], grid_name: str) -> None:
-    oracle = isotropic(path("cosine"))
-    times, seen = grid(grid_name, oracle.path, 4), []
-    found = sampler(name, 4, grid_name, **options)(
+    oracle, seen = isotropic(path("cosine")), []
+    chosen = sampler(name, 4, grid_name, **options)
+    times = chosen.times(oracle.path, (1, 1, 4))
+    found = chosen(
         denoiser(oracle),
         latents(2, 4, 1.0),
         times,
@@ -130,6 +197,7 @@ def test_callback_sees_every_state_and_its_time(name: str, options: dict[str, An
     )
     assert [(step, t) for step, t, _ in seen] == list(enumerate(times[1:]))
     assert torch.equal(seen[-1][2], found)
+    assert len({id(x) for *_, x in seen}) == 4, "states of earlier steps are not written over"
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
@@ -138,12 +206,56 @@ def test_callback_sees_every_state_and_its_time(name: str, options: dict[str, An
 def test_every_sampler_runs_on_every_path_and_prediction(name: str, path_name: str, prediction: str) -> None:
     """One step budget, the same data law: the spread of the samples is that of the data."""
     oracle = isotropic(path(path_name), prediction)
-    times = grid("shared", oracle.path, 64)
-    x = sampler(name, 64)(
+    steps = 1 if catalogue.ENTRIES[name].adaptive else 64
+    times = grid("shared", oracle.path, steps)
+    x = sampler(name, steps)(
         denoiser(oracle), latents(1000, 4, oracle.path.sigma(times[0])), times, noise=normal_like(1)
     )
     assert float(x.mean()) == pytest.approx(0.3, abs=0.03)
     assert float(x.std()) == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize(("name", "options"), ALL)
+def test_clipping_clamps_what_every_sampler_sees(name: str, options: dict[str, Any]) -> None:
+    """Data far outside [−1, 1] end at its edge: x_0 is clamped inside the loop, by each of them."""
+    oracle = isotropic(path("cosine"), mean=3.0)
+    times = grid("shared", oracle.path, 10)
+    chain = Denoiser(WithVariance(oracle), oracle.path, oracle.kind, clip=True)
+    found = sampler(name, 10, **options)(chain, latents(4, 4, 1.0), times, noise=normal_like(0))
+    assert float(found.mean()) == pytest.approx(1.0, abs=0.35)
+
+
+@pytest.mark.parametrize("name", ["ddpm", "unipc", "edm"])
+def test_threads_share_a_sampler(name: str) -> None:
+    """Nothing is kept between calls: eight at once, of different lengths, give what each gives alone."""
+    oracle, steps = isotropic(path("linear-vp")), range(3, 11)
+
+    def once(n: int) -> Tensor:
+        times = grid("shared", oracle.path, n)
+        return sampler(name, n)(plain(oracle), latents(8, 4, 1.0, seed=n), times, noise=normal_like(n))
+
+    alone, together = {n: once(n) for n in steps}, {}
+    threads = [threading.Thread(target=lambda n=n: together.update({n: once(n)})) for n in steps]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(alone[n], together[n]) for n in steps)
+
+
+def test_a_network_that_writes_into_its_times_spoils_no_later_run() -> None:
+    """The tensors of times are kept between runs."""
+
+    class _Rude(nn.Module):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            found = x * t.view(-1, 1, 1, 1)
+            t.zero_()
+            return found
+
+    p = path("cosine")
+    times, x = grid("shared", p, 4), latents(2, 4, 1.0)
+    first, second = (sampler("euler", 4)(Denoiser(_Rude(), p, "v"), x, times) for _ in range(2))
+    assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize(("extra", "fixed"), [(-1.0, "small"), (1.0, "large")])
@@ -189,9 +301,12 @@ def test_learned_variance_of_a_network_without_one_is_refused() -> None:
         ("ddim", 5, "shared", {"etta": 1.0}, "Did you mean 'eta'"),
         ("ddim", 5, "shared", {"eta": 2.0}, "from 0 to 1"),
         ("ddpm", 5, "shared", {"variance": "middle"}, "one of small, large, learned"),
+        ("unipc", 5, "shared", {"order": 4}, "one of 1, 2, 3"),
         ("euler", 5, "shared", {"eta": 0.0}, "leave it out"),
         ("euler", 0, "shared", {}, "one or more"),
         ("euler", 5, "unifrom", {}, "Did you mean 'uniform'"),
+        ("ddpm", 1001, "native", {}, "1000"),
+        ("dopri5", 5, "shared", {}, "leave steps out and set rtol and atol"),
     ],
 )
 def test_bad_requests_get_one_sentence(
@@ -199,6 +314,11 @@ def test_bad_requests_get_one_sentence(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         sampler(name, steps, grid_name, **options)
+
+
+def test_native_is_the_grid_of_the_sampler() -> None:
+    assert sampler("edm", 5, "native").grid == Grid("edm")
+    assert {sampler(name, 1, "native").grid for name in FIXED} > {Grid("leading"), Grid("log-snr")}
 
 
 @pytest.mark.parametrize("times", [(0.5,), (0.5, 0.5, 0.0), (0.2, 0.5, 0.0), (0.5, 0.1)])

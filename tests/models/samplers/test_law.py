@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
+from bench.data.mixture import anisotropic
+from models.denoiser import Denoiser
 from models.grids import grid
 from models.paths import PATHS, path
 from models.samplers import sampler
+from models.samplers.interpolant import DIFFUSIONS
 from tests.models.oracles import denoiser, isotropic, latents, normal_like
 
 
@@ -63,3 +69,59 @@ def test_small_variance_is_narrow_when_steps_are_few() -> None:
         )
         spread[variance] = float(found.std())
     assert spread["small"] < spread["large"] < 1.0
+
+
+STOCHASTIC: list[tuple[str, dict[str, Any]]] = [
+    ("ddpm", {}),
+    ("ddpm", {"variance": "large"}),
+    ("ddim", {"eta": 0.5}),
+    ("euler-ancestral", {}),
+    ("dpmpp-2m-sde", {}),
+    ("dpmpp-2m-sde", {"solver": "heun", "eta": 0.5}),
+    ("edm", {"churn": 40.0}),
+    ("edm", {"churn": 40.0, "churn_min": 0.1, "churn_max": 20.0, "churn_noise": 1.0}),
+    *(("sde-euler", {"diffusion": diffusion}) for diffusion in DIFFUSIONS),
+    ("sde-euler", {"diffusion": "constant", "scale": 0.3}),
+    ("sde-heun", {}),
+    ("sde-heun", {"diffusion": "sbdm"}),
+]
+
+
+def _standard_errors(name: str, options: dict[str, Any], n: int, steps: int) -> tuple[float, float]:
+    """How far mean and covariance of n samples are from those of the mixture, in standard errors, at most.
+
+    The states at the start have the exact law, so that what is wrong is the sampler.
+    """
+    mixture, p, source = anisotropic(), path("cosine"), torch.Generator().manual_seed(0)
+    times = grid("shared", p, steps)
+    x_0 = mixture.sample(n, source).view(n, 1, 1, -1).float()
+    x_T = p.alpha(times[0]) * x_0[torch.randperm(n, generator=source)]
+    x_T = x_T + p.sigma(times[0]) * torch.randn(x_T.shape, generator=source)
+    chain = Denoiser(mixture.network(p, "v"), p, "v")
+
+    def noise(x: Tensor) -> Tensor:
+        return torch.randn(x.shape, generator=source)
+
+    found = sampler(name, steps, **options)(chain, x_T, times, noise=noise).double().view(n, -1)
+    centred = found - found.mean(0)
+    products = centred[:, :, None] * centred[:, None, :]
+    mean = (found.mean(0) - mixture.mean()).abs() / (found.std(0) / n**0.5)
+    covariance = (products.mean(0) - mixture.covariance()).abs() / (products.std(0) / n**0.5)
+    return float(mean.max()), float(covariance.max())
+
+
+@pytest.mark.parametrize(("name", "options"), STOCHASTIC)
+def test_moments_of_the_samples_are_those_of_the_data(name: str, options: dict[str, Any]) -> None:
+    """The short form of the next: 4 000 samples, 200 steps."""
+    mean, covariance = _standard_errors(name, options, 4_000, 200)
+    assert max(mean, covariance) < 4.0
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize(("name", "options"), STOCHASTIC)
+def test_moments_of_a_hundred_thousand_samples(name: str, options: dict[str, Any]) -> None:
+    """Within 4 standard errors, 0.3 % of a deviation; first-order methods need steps as fine for that."""
+    fine = name in ("ddpm", "ddim", "euler-ancestral") or name == "sde-euler"
+    mean, covariance = _standard_errors(name, options, 100_000, 1000 if fine else 400)
+    print(f"{name} {options}: mean {mean:.2f}, covariance {covariance:.2f} standard errors")
+    assert max(mean, covariance) < 4.0
