@@ -7,23 +7,26 @@ cells are known at once, a model's other cells as soon as its weights are.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench import registry
 from bench.errors import UsageError
-from bench.identity import SCHEMA, content_key, source_digest
+from bench.identity import SCHEMA, code_sha256, content_key, source_digest
 from bench.runtime import Runtime
-from bench.suite import Suite
+from bench.suite import Model, SamplerChoice, Suite
 
 if TYPE_CHECKING:
     from bench.data import ImageData
 
+DATA = Path(__file__).parent / "data"
+
 SHARD = 256
 """Images of a shard: the unit of seed, checkpoint, retry and merge."""
 
-Kind = Literal["anchors", "floor", "training", "quality", "likelihood", "throughput"]
+Kind = Literal["anchors", "floor", "certificate", "training", "quality", "likelihood", "throughput"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Planner:
         return registry.traits(self.path(label))
 
     def references(self) -> list[Cell]:
-        """What needs no model: the floor of real test images and the model-free anchors."""
+        """What needs no model: the floor of real test images, the model-free anchors, the samplers."""
         cells = []
         if "quality" in self.suite.metrics:
             group = min(self.suite.quality.group, len(self.data.test))
@@ -94,6 +97,8 @@ class Planner:
         if "likelihood" in self.suite.metrics:
             spec = {**self._dataset, "code": source_digest("bench.metrics.anchors")}
             cells.append(Cell("anchors", "model-free anchors", spec, {"family": "anchor", "split": "test"}))
+        if "certificates" in self.suite.metrics:
+            cells += self._certificates()
         return cells
 
     def training(self, label: str) -> Cell:
@@ -136,15 +141,41 @@ class Planner:
         entry, settings = self.suite.models[label], self.suite.sampling
         ways: list[dict[str, Any]]
         if native is not None:
-            ways = [{"sampler": native, "steps": None, "grid": "", "options": {}}]
+            ways = [{"sampler": native, "steps": None, "grid": "", "options": {}, "execution": "eager"}]
         else:
             ways = [
-                {"sampler": s.name, "steps": n, "grid": settings.grid, "options": dict(s.options)}
-                for s in (settings.samplers if entry.samplers is None else entry.samplers)
-                for n in s.steps
+                {
+                    "sampler": choice.name,
+                    "steps": n,
+                    "grid": resolved_grid(choice, settings.grid),
+                    "options": dict(choice.options),
+                    "execution": choice.execution,
+                }
+                for choice in (settings.samplers if entry.samplers is None else entry.samplers)
+                for n in numbers_of_steps(choice)
             ]
-        weights: list[float | None] = [*entry.guidance] or [None]
-        return [{**way, "guidance": w} for way in ways for w in weights]
+        return [{**way, **guided} for way in ways for guided in self._guidances(entry)]
+
+    def _guidances(self, entry: Model) -> list[dict[str, Any]]:
+        """The weight, the rest of the rule, and the training that stands for the weaker model's weights."""
+        return [
+            {
+                "guidance": choice.weight,
+                "rule": choice.how,
+                "weaker": self.training(choice.weaker).key if choice.weaker else "",
+            }
+            for choice in entry.guidance
+        ] or [{"guidance": None, "rule": {}, "weaker": ""}]
+
+    def _certificates(self) -> list[Cell]:
+        """A certificate for each way of sampling, whatever its steps, weights of guidance and models."""
+        own = [choice for model in self.suite.models.values() for choice in model.samplers or []]
+        found: dict[str, Cell] = {}
+        for choice in [*self.suite.sampling.samplers, *own]:
+            grid = resolved_grid(choice, self.suite.sampling.grid)
+            cell = certificate(choice.name, choice.options, grid, self.data.shape)
+            found.setdefault(cell.key, cell)
+        return list(found.values())
 
     @functools.cached_property
     def _dataset(self) -> dict[str, Any]:
@@ -173,8 +204,29 @@ class Planner:
             "grid": sampling["grid"],
             "steps": sampling["steps"],
             "guidance": sampling["guidance"],
+            "options": self._told(sampling),
             "dtype": self.suite.dtype,
         }
+
+    def _told(self, sampling: Mapping[str, Any]) -> str:
+        """How a cell is sampled beyond sampler, grid, steps and weight, in words."""
+        from models.guidance import Guidance
+        from models.samplers import catalogue
+
+        own = sampling["grid"] != "" and catalogue.describe(sampling["sampler"], sampling["options"])
+        rule = "" if not sampling["rule"] else str(Guidance.of({"weight": 1.0, **sampling["rule"]}))
+        if sampling["weaker"]:
+            names = {self.training(label).key: label for label in self.suite.models}
+            rule = f"{rule} from {names[sampling['weaker']]}"
+        execution = "" if sampling["execution"] == "eager" else sampling["execution"]
+        return ", ".join(filter(None, [own or "", rule, execution]))
+
+    def _title(self, label: str, sampling: Mapping[str, Any]) -> str:
+        steps = "" if sampling["steps"] is None else f"{sampling['steps']} steps"
+        grid = "" if sampling["grid"] in ("", self.suite.sampling.grid) else sampling["grid"]
+        guided = "" if sampling["guidance"] is None else f"w={sampling['guidance']:g}"
+        words = [label, sampling["sampler"], steps, grid, guided, self._told(sampling)]
+        return " · ".join(filter(None, words))
 
     def _quality(self, label: str, sampling: dict[str, Any], weights: str, prompts: str) -> Cell:
         settings = self.suite.sampling
@@ -188,7 +240,7 @@ class Planner:
             "runtime": self.runtime.identity,
         }
         items = shard_sizes(settings.images)
-        title = _title(label, sampling) + ("" if prompts == "test" else f" · {prompts} prompts")
+        title = self._title(label, sampling) + ("" if prompts == "test" else f" · {prompts} prompts")
         return Cell("quality", title, spec, self._row(sampling), len(items), items)
 
     def _likelihood(self, label: str, weights: str) -> Cell:
@@ -220,20 +272,61 @@ class Planner:
             "hardware": self.runtime.hardware,
         }
         items = (settings.batch,) * settings.repeats
-        title = f"{_title(label, sampling)} · throughput"
+        title = f"{self._title(label, sampling)} · throughput"
         return Cell("throughput", title, spec, self._row(sampling), settings.repeats, items)
+
+
+def numbers_of_steps(choice: SamplerChoice) -> Sequence[int | None]:
+    """The steps of a sampler; None where it chooses its own."""
+    return choice.steps or (None,)
+
+
+def resolved_grid(choice: SamplerChoice, grid: str) -> str:
+    """The grid of a sampler as canonical text: its own choice or the suite's, `native` by its name."""
+    from models.grids import Grid
+    from models.samplers import catalogue
+
+    return str(Grid.parse(choice.grid or grid).resolved(catalogue.ENTRIES[choice.name].native_grid))
+
+
+CERTIFIED_STEPS = (4, 8, 16, 32, 64, 128)
+"""Numbers of steps at which every sampler's own error is taken."""
+
+
+def certificate(
+    name: str, options: Mapping[str, Any], grid: Any, shape: tuple[int, ...] | None = None
+) -> Cell:
+    """The certificate of a sampler with some options on a grid; it belongs to no suite, so all share it.
+
+    shape  of the images, for a grid that depends on it
+    """
+    from models import options as named
+    from models.grids import GRIDS, Grid
+    from models.samplers import catalogue
+
+    entry = catalogue.ENTRIES[name]
+    own = Grid.parse(grid).resolved(entry.native_grid)
+    told = catalogue.describe(name, options)
+    code = [source_digest("bench.metrics.certificates"), code_sha256(DATA / "mixture.py")]
+    spec = {
+        "sampler": name,
+        "options": named.changed(options, entry.options),
+        "grid": str(own),
+        "shape": list(shape) if shape and GRIDS[own.name].by_shape else None,
+        "steps": [1] if entry.adaptive else list(CERTIFIED_STEPS),
+        "mixture": "anisotropic",
+        "dtype": "float64",
+        "code": content_key(code),
+    }
+    row = {"model": "mixture", "family": "certificate", "dataset": "mixture", "sampler": name}
+    row |= {"options": told, "grid": str(own), "dtype": "float64"}
+    label = " · ".join(["certificate", name, *filter(None, [told]), str(own)])
+    return Cell("certificate", label, spec, row)
 
 
 def shard_sizes(images: int) -> tuple[int, ...]:
     """Shards of 256 and a last one of what is left."""
     return tuple(min(SHARD, images - start) for start in range(0, images, SHARD))
-
-
-def _title(label: str, sampling: Mapping[str, Any]) -> str:
-    steps = f" · {sampling['steps']} steps" if sampling["steps"] is not None else ""
-    options = "".join(f" · {name}={value}" for name, value in sampling["options"].items())
-    guided = "" if sampling["guidance"] is None else f" · w={sampling['guidance']:g}"
-    return f"{label} · {sampling['sampler']}{options}{steps}{guided}"
 
 
 def check_names(suite: Suite) -> None:
@@ -242,9 +335,12 @@ def check_names(suite: Suite) -> None:
 
     own = [choice for model in suite.models.values() for choice in model.samplers or []]
     for choice in [*suite.sampling.samplers, *own]:
-        for steps in choice.steps:
+        for steps in numbers_of_steps(choice):
             try:
+                # The name first: what grid is native depends on it.
                 catalogue.check(choice.name, choice.options, suite.sampling.grid, steps)
+                grid = resolved_grid(choice, suite.sampling.grid)
+                catalogue.check(choice.name, choice.options, grid, steps)
             except ValueError as error:
                 raise UsageError(str(error)) from error
     for model in suite.models.values():

@@ -117,24 +117,19 @@ def _sheets(records: list[Record], store: Store, run: dict[str, Any]) -> dict[st
     """Real test images, then the first images of each model's best cell: same seeds, not chosen."""
     from bench import data
     from bench.report.sheets import contact_sheet
-    from bench.report.tables import cell_label
 
     images = data.load(run["spec"]["resolved"]["dataset"])
     sheets = {"real": contact_sheet(images.test[:SHEET_IMAGES], images.levels)}
-    for record in best_cells(records):
-        part = store.load_part(record.cell_key, 0)
+    for label, cell_key in best_cells(records).items():
+        part = store.load_part(cell_key, 0)
         if part is not None:
-            label = cell_label(record.model, record.sampler, record.steps, record.guidance)
             sheets[label] = contact_sheet(part.arrays["pixels"][:SHEET_IMAGES], images.levels)
     return sheets
 
 
-def best_cells(records: list[Record]) -> list[Record]:
-    """For each model the cell with the smallest distance at equal n, best model first."""
-    best: dict[str, Record] = {}
-    for record in records:
-        if "@" in record.metric and record.value is not None and record.family != "reference":
-            known = best.get(record.model)
-            if known is None or known.value is None or record.value < known.value:
-                best[record.model] = record
-    return sorted(best.values(), key=lambda record: record.value or 0.0)
+def best_cells(records: list[Record]) -> dict[str, str]:
+    """Label -> key of each model's cell of best quality, best model first: what the report ranks, no more."""
+    from bench.report import tables, winners
+
+    best = winners.best_per_model(tables.cells(to_frame(records))).dropna(subset=["quality"])
+    return dict(zip(best["label"], best["quality_cell"], strict=True))

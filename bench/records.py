@@ -22,6 +22,8 @@ class Record:
     """One number. `low`/`high` is its 95 % interval; where there is none, `protocol` says why.
 
     nfe       measured evaluations of the network for one image (a guided step is two)
+    options   how the cell was sampled beyond sampler, grid, steps and the weight w, such as
+              `eta=1, compiled`; rows stored before this column existed have none
     kind      of a likelihood: `exact`, `bound` or `estimate`
     protocol  how the number was obtained, in full
     seconds   what it cost to obtain
@@ -41,6 +43,7 @@ class Record:
     steps: int | None = None
     nfe: float | None = None
     guidance: float | None = None
+    options: str = ""
     dtype: str = ""
     metric: str = ""
     value: float | None = None

@@ -13,14 +13,14 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from bench.errors import UsageError, unknown
 from bench.identity import content_key
 
 Positive = Annotated[int, Field(gt=0)]
-Metric = Literal["quality", "likelihood", "throughput"]
-METRICS: tuple[Metric, ...] = ("quality", "likelihood", "throughput")
+Metric = Literal["quality", "likelihood", "throughput", "certificates"]
+METRICS: tuple[Metric, ...] = ("quality", "likelihood", "throughput", "certificates")
 
 
 class _Strict(pydantic.BaseModel):
@@ -41,17 +41,78 @@ class Training(_Strict):
     checkpoint_every: Positive = 200
 
 
+def _grid(value: Any) -> str:
+    """A grid as its canonical text, from a name, such a text or a mapping."""
+    from models.grids import Grid
+
+    return str(Grid.parse(value))
+
+
+Grid = Annotated[str, BeforeValidator(_grid)]
+"""`karras`, `karras rho=5` or {name: karras, rho: 5}; `native` is each sampler's own."""
+
+
 class SamplerChoice(_Strict):
-    """One sampler at several numbers of steps."""
+    """One sampler at several numbers of steps.
+
+    steps      left out for a sampler that chooses its own
+    grid       in place of the suite's
+    execution  eager; compiled: each step by torch.compile; cuda-graph: the whole loop captured
+    """
 
     name: str
-    steps: list[Positive] = Field(min_length=1)
+    steps: list[Positive] = []
     options: dict[str, Any] = {}
+    grid: Grid | None = None
+    execution: Literal["eager", "compiled", "cuda-graph"] = "eager"
 
     @field_validator("steps", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return [value] if isinstance(value, int) else value
+
+    @model_validator(mode="after")
+    def _steps_where_they_are_chosen(self) -> SamplerChoice:
+        from models.samplers import catalogue
+
+        known = catalogue.ENTRIES.get(self.name)
+        if known is not None and not known.adaptive and not self.steps:
+            raise ValueError(f"sampler {self.name} needs steps, such as [10, 50]")
+        if known is not None and known.adaptive and (self.steps or self.execution != "eager"):
+            raise ValueError(f"sampler {self.name} chooses its own steps: leave steps and execution out")
+        return self
+
+
+class GuidanceChoice(_Strict):
+    """How to guide: a weight alone, or what `models.guidance.Guidance` takes.
+
+    weaker  the model of the suite, listed before, that autoguidance goes away from
+    """
+
+    weight: float
+    how: dict[str, Any] = {}
+    weaker: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_number_or_mapping(cls, data: Any) -> Any:
+        if isinstance(data, int | float) and not isinstance(data, bool):
+            return {"weight": data}
+        if not isinstance(data, dict) or "weight" not in data:
+            raise ValueError(f"guidance is a weight or a mapping with a weight, and not {data!r}")
+        if "how" in data:
+            return data
+        how = {name: value for name, value in data.items() if name not in ("weight", "weaker")}
+        return {"weight": data["weight"], "how": how, "weaker": data.get("weaker", "")}
+
+    @model_validator(mode="after")
+    def _known(self) -> GuidanceChoice:
+        from models.guidance import Guidance
+
+        rule = Guidance.of({"weight": self.weight, **self.how})
+        if (rule.method == "autoguidance") != bool(self.weaker):
+            raise ValueError("guidance by autoguidance, and it alone, needs `weaker`: a model listed before")
+        return self
 
 
 class Model(_Strict):
@@ -59,7 +120,7 @@ class Model(_Strict):
 
     builds_on  another model of the suite, listed before it, which it learns from (a teacher, an autoencoder)
     samplers   of this model alone, in place of the suite's
-    guidance   weights w of classifier-free guidance to sample with, for a conditional model; 1 is none
+    guidance   weights w to sample with, for a conditional model; 1 is none; or ways of guiding
     prompts    sets of captions to sample for, beside those of the test images
     """
 
@@ -69,7 +130,7 @@ class Model(_Strict):
     likelihood: dict[str, Any] = {}
     builds_on: str = ""
     samplers: list[SamplerChoice] | None = None
-    guidance: list[Annotated[float, Field(ge=0)]] = []
+    guidance: list[GuidanceChoice] = []
     prompts: list[str] = []
 
 
@@ -78,7 +139,7 @@ class Sampling(_Strict):
 
     images: Positive = 1440
     batch: Positive = 64
-    grid: str = "shared"
+    grid: Grid = "shared"
     samplers: list[SamplerChoice] = []
 
     @model_validator(mode="after")
@@ -154,9 +215,11 @@ class Suite(_Strict):
     def _built_on_what_comes_before(self) -> Suite:
         labels = list(self.models)
         for index, (label, model) in enumerate(self.models.items()):
-            if model.builds_on and model.builds_on not in labels[:index]:
-                before = f"one of {', '.join(labels[:index])}" if index else "a model listed before it"
-                raise ValueError(f"models.{label}.builds_on must be {before}, and is '{model.builds_on}'")
+            needed = {"builds_on": [model.builds_on], "guidance.weaker": [g.weaker for g in model.guidance]}
+            for key, name in ((key, name) for key, names in needed.items() for name in names if name):
+                if name not in labels[:index]:
+                    before = f"one of {', '.join(labels[:index])}" if index else "a model listed before it"
+                    raise ValueError(f"models.{label}.{key} must be {before}, and is '{name}'")
         return self
 
     @model_validator(mode="after")
@@ -226,7 +289,8 @@ def _valid_keys(location: Sequence[int | str]) -> list[str]:
         if isinstance(part, int) or not hasattr(model, "model_fields"):
             continue
         annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        inner = {"models": Model, "samplers": SamplerChoice}.get(str(part), annotation)
+        known = {"models": Model, "samplers": SamplerChoice, "guidance": GuidanceChoice}
+        inner = known.get(str(part), annotation)
         model = inner if inner is not None else model
     return list(getattr(model, "model_fields", {}))
 
@@ -271,8 +335,9 @@ def select(suite: Suite, models: Sequence[str], samplers: Sequence[str], metrics
             entries[name] = Model(model=name, training=suite.training)
     wanted = set(models) or set(entries)
     for label in reversed(entries):
-        if label in wanted and entries[label].builds_on:
-            wanted.add(entries[label].builds_on)
+        if label in wanted:
+            used = [entries[label].builds_on, *(choice.weaker for choice in entries[label].guidance)]
+            wanted |= set(filter(None, used))
     own = [choice for entry in entries.values() for choice in entry.samplers or []]
     offered = [choice.name for choice in [*suite.sampling.samplers, *own]]
     for name in samplers:

@@ -19,6 +19,7 @@ from bench.runtime import Runtime
 from bench.store import Part, Store
 from bench.suite import Model
 from models.base import ImageModel
+from models.guidance import Guidance
 
 if TYPE_CHECKING:
     from bench.data import ImageData
@@ -67,16 +68,32 @@ class Workbench:
 
     def prompts(self, cell: Cell, indices: Sequence[int]) -> dict[str, Any]:
         """The keywords `condition` and `guidance` of samples i: those of prompt i modulo their number."""
-        model, w = self.model(cell), cell.spec["sampling"]["guidance"]
+        model, guidance = self.model(cell), self.guidance(cell)
         known = self.condition(model, cell.spec.get("prompts", "test"))
+        told = {} if guidance is None else {"guidance": guidance}
         if known is None:
-            if w is not None:
+            if told and not (isinstance(guidance, Guidance) and guidance.weaker):
                 raise CellFailed(
                     f"{cell.row['model']} is unconditional and cannot be guided: leave guidance out"
                 )
-            return {}
+            return told
         rows = known[torch.as_tensor(list(indices)) % len(known)].to(self.runtime.device)
-        return {"condition": rows} | ({} if w is None else {"guidance": w})
+        return {"condition": rows} | told
+
+    def guidance(self, cell: Cell) -> float | Guidance | None:
+        """How a cell is guided: by a weight, which every guided model takes, or by more than that."""
+        sampling = cell.spec["sampling"]
+        if not sampling["rule"]:
+            weight: float | None = sampling["guidance"]
+            return weight
+        weaker = self.trained(sampling["weaker"]) if sampling["weaker"] else None
+        return Guidance.of({"weight": sampling["guidance"], **sampling["rule"], "weaker": weaker})
+
+    def networks(self, cell: Cell) -> list[nn.Module]:
+        """What is evaluated when a cell samples: its model's network, and that of a weaker one."""
+        guidance = self.guidance(cell)
+        weaker = guidance.weaker if isinstance(guidance, Guidance) else None
+        return [self.model(cell).network, *([] if weaker is None else [weaker.network])]
 
     def model(self, cell: Cell) -> ImageModel:
         """The trained model of a cell, its weights checked against the hash in the cell."""
@@ -85,6 +102,8 @@ class Workbench:
     def trained(self, key: str, sha256: str = "") -> ImageModel:
         """The model of a finished training cell, loaded once; its weights must have the recorded hash."""
         if key not in self._models:
+            if not self.store.is_finished(key):
+                raise CellFailed("a model that it needs was not trained: see its training")
             (record,) = self.store.records(key)[:1]
             wanted = sha256 or record.weights_sha256
             path = self.store.folder(key) / WEIGHTS
@@ -141,8 +160,11 @@ def _check_conditioning(label: str, entry: Model, model: ImageModel, data: Image
             data.condition(kind, prompts)
     except ValueError as error:
         raise UsageError(f"Model {label}: {error}") from error
-    if kind == "none" and (entry.guidance or entry.prompts):
+    told = [choice for choice in entry.guidance if not choice.weaker]
+    if kind == "none" and (told or entry.prompts):
         raise UsageError(f"Model {label} is unconditional: leave guidance and prompts out.")
+    if model.native_sampler is not None and any(choice.how for choice in entry.guidance):
+        raise UsageError(f"Model {label} has no noise levels to guide at: give weights of guidance alone.")
     if bool(model.builds_on) != bool(entry.builds_on):
         need = f"needs builds_on: the name of a trained {model.builds_on} of this suite"
         raise UsageError(
@@ -176,11 +198,14 @@ class Evaluations:
 
 
 @contextmanager
-def counted(model: ImageModel) -> Iterator[Evaluations]:
-    """Counts the evaluations of `model.network`: the number of function evaluations is rows / images."""
+def counted(*networks: nn.Module) -> Iterator[Evaluations]:
+    """Counts the evaluations of networks: the number of function evaluations is rows / images."""
     evaluations = Evaluations()
-    handle = model.network.register_forward_pre_hook(evaluations._count, with_kwargs=True)
+    handles = [
+        network.register_forward_pre_hook(evaluations._count, with_kwargs=True) for network in networks
+    ]
     try:
         yield evaluations
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()

@@ -105,6 +105,19 @@ def report(
 
 
 @app.command()
+def peers(
+    kind: Annotated[str, typer.Argument(help="What to compare with other packages: samplers.")] = "samplers",
+    steps: Annotated[int, typer.Option(min=4, help="Steps of every sampler.")] = 50,
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats of every timing.")] = 40,
+    as_json: Json = False,
+) -> int:
+    """Compare with other people's packages in one run: results, evaluations, cost outside the network."""
+    from bench.cli.peers import show_peers
+
+    return OK if show_peers(kind, as_json, steps=steps, repeats=repeats) else FAILED
+
+
+@app.command()
 def doctor(
     results: Results = RESULTS,
     fix: Annotated[bool, typer.Option("--fix", help="Remove what is damaged or left over.")] = False,

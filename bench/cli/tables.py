@@ -109,6 +109,8 @@ def _samplers() -> list[dict[str, Any]]:
         {
             "sampler": entry.name,
             "evaluations of N steps": entry.evaluations,
+            "order": entry.order,
+            "own grid": entry.native_grid,
             "options": ", ".join(f"{name}={option.default}" for name, option in entry.options.items()),
             "summary": entry.summary,
         }
@@ -119,7 +121,14 @@ def _samplers() -> list[dict[str, Any]]:
 def _grids() -> list[dict[str, Any]]:
     from models.grids import GRIDS
 
-    return [{"grid": name, "summary": (grid.__doc__ or "").partition(":")[0]} for name, grid in GRIDS.items()]
+    return [
+        {
+            "grid": entry.name,
+            "options": ", ".join(f"{name}={option.default}" for name, option in entry.options.items()),
+            "summary": entry.summary,
+        }
+        for entry in GRIDS.values()
+    ]
 
 
 def _datasets() -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from bench.cells import Cell, Planner
 from bench.drivers.events import Advanced, Event, Finished, Started, Waiting
 from bench.errors import CellFailed, UsageError
 from bench.metrics.bits import Anchors, Bits
+from bench.metrics.certificates import Certificates
 from bench.metrics.quality import Floor, Quality
 from bench.metrics.throughput import Throughput
 from bench.store import Part, machine_lock
@@ -33,6 +34,7 @@ class InProcess:
         self._measurements: dict[str, Measurement] = {
             "anchors": Anchors(),
             "floor": Floor(),
+            "certificate": Certificates(),
             "quality": Quality(),
             "likelihood": Bits(),
             "throughput": Throughput(),

@@ -44,7 +44,7 @@ class Bits:
         device = bench.runtime.device
         pixels = bench.pixels(settings["split"])[shard.start : shard.stop].to(device)
         started = time.perf_counter()
-        with counted(model) as evaluations:
+        with counted(model.network) as evaluations:
             try:
                 found = self._nats(cell, index, model, pixels, None)
             except LikelihoodUnavailable as reason:

@@ -122,12 +122,24 @@ def sample_shard(cell: Cell, index: int, bench: Workbench) -> tuple[torch.Tensor
     images = cell.shard(index)
     stream = shard_stream(seed, index, bench.runtime.device)
     batches = []
-    with torch.inference_mode(), counted(model) as evaluations:
+    eager = settings["execution"] == "eager"
+    with torch.inference_mode(), counted(*bench.networks(cell) if eager else ()) as evaluations:
         for start in range(images.start, images.stop, settings["batch"]):
             chosen = range(start, min(start + settings["batch"], images.stop))
             told = bench.prompts(cell, chosen)
             batches.append(_sample_batch(model, sampler, Seeds(seed, chosen, stream), told, cell, index))
-    return torch.cat(batches), evaluations.rows / len(images)
+    nfe = evaluations.rows / len(images) if eager else eager_evaluations(cell, bench)
+    return torch.cat(batches), nfe
+
+
+def eager_evaluations(cell: Cell, bench: Workbench) -> float:
+    """Evaluations of an image when the same sampler is run eagerly: what counts would be compiled too."""
+    settings, seed = cell.spec["sampling"], cell.spec["seed"]
+    sampler = make_sampler({**settings, "execution": "eager"})
+    seeds = Seeds(seed, [0], shard_stream(seed, 0, bench.runtime.device))
+    with torch.inference_mode(), counted(*bench.networks(cell)) as evaluations:
+        bench.model(cell).sample(1, sampler, seeds, **bench.prompts(cell, [0]))
+    return float(evaluations.rows)
 
 
 def _sample_batch(
@@ -145,8 +157,14 @@ def _sample_batch(
 
 def make_sampler(settings: dict[str, Any]) -> Sampler | None:
     """The sampler of a cell; None for a family that samples in its own way."""
-    if settings["steps"] is None:
+    if not settings["grid"]:
         return None
     from models.samplers import sampler
 
-    return sampler(settings["sampler"], settings["steps"], grid=settings["grid"], **settings["options"])
+    return sampler(
+        settings["sampler"],
+        1 if settings["steps"] is None else settings["steps"],
+        grid=settings["grid"],
+        execution=settings["execution"],
+        **settings["options"],
+    )

@@ -11,13 +11,14 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import psutil
 import torch
 
 from bench.cells import Cell
-from bench.metrics.quality import make_sampler
+from bench.metrics.quality import eager_evaluations, make_sampler
 from bench.records import Record
 from bench.store import Part
 from bench.workbench import Workbench, counted
@@ -37,21 +38,32 @@ class Throughput:
     def part(self, cell: Cell, index: int, bench: Workbench) -> Part:
         """Time one trajectory from seeds to pixels, after warming up in this process."""
         model, info = bench.model(cell), {}
+        eager = cell.spec["sampling"]["execution"] == "eager"
         if cell.key not in self._warm:
+            if index == 0 and not eager:
+                info["first"] = self._first_seconds(model, cell, bench)
             for _ in range(cell.spec["throughput"]["warmup"]):
                 self._trajectory(model, cell, index, bench)
             self._warm.add(cell.key)
         if index == 0:
             info["peak_bytes"] = self._peak_bytes(model, cell, bench)
-        with counted(model) as evaluations, _others() as others:
-            started = time.perf_counter()
-            self._trajectory(model, cell, index, bench)
-            seconds = time.perf_counter() - started
-        batch = cell.spec["throughput"]["batch"]
-        return Part(
-            {"seconds": np.asarray(seconds, np.float64)},
-            {**info, "nfe": evaluations.rows / batch, "others": others[0]},
-        )
+        with counted(*bench.networks(cell) if eager else ()) as evaluations, _others() as others:
+            seconds = self._timed(model, cell, index, bench)
+        nfe = evaluations.rows / cell.spec["throughput"]["batch"] if eager else eager_evaluations(cell, bench)
+        return Part({"seconds": np.asarray(seconds, np.float64)}, {**info, "nfe": nfe, "others": others[0]})
+
+    def _timed(self, model: ImageModel, cell: Cell, index: int, bench: Workbench) -> float:
+        started = time.perf_counter()
+        self._trajectory(model, cell, index, bench)
+        return time.perf_counter() - started
+
+    def _first_seconds(self, model: ImageModel, cell: Cell, bench: Workbench) -> float:
+        """Seconds of the very first trajectory, which compiles or captures, with nothing kept from before."""
+        from models.samplers import execution
+
+        execution.forget(model.network)
+        with torch.compiler.config.patch(force_disable_caches=True):  # type: ignore[attr-defined]
+            return self._timed(model, cell, 0, bench)
 
     def _trajectory(self, model: ImageModel, cell: Cell, index: int, bench: Workbench) -> None:
         """One batch, with the device idle before and after."""
@@ -123,7 +135,26 @@ class Throughput:
             f"a check of the timing, which is suspect above {NOISY:.0%}",
             **{**columns, "device": device},
         )
-        return [speed, memory, load]
+        return [speed, memory, load, *self._compiling(cell, parts, bench, columns)]
+
+    def _compiling(
+        self, cell: Cell, parts: list[Part], bench: Workbench, columns: dict[str, Any]
+    ) -> list[Record]:
+        """What the first trajectory of a compiled or captured sampler took beyond a later one."""
+        if "first" not in parts[0].info:
+            return []
+        steady = float(np.median([float(part.arrays["seconds"]) for part in parts]))
+        return [
+            bench.row(
+                cell,
+                metric="compile time",
+                value=max(0.0, parts[0].info["first"] - steady),
+                unit="s",
+                protocol=f"first trajectory minus the median of {len(parts)} later ones, no cache of "
+                "compiled code; no interval: taken once",
+                **{**columns, "n": 1, "device": bench.runtime.hardware["machine"]},
+            )
+        ]
 
 
 def median_interval(ascending: np.ndarray, level: float = 0.95) -> tuple[float, float, float]:

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.report import ReportData, tables
+from bench.report.certificates import certificate_curves
 from bench.report.curves import learning_curves
-from bench.report.evaluations import quality_vs_nfe
+from bench.report.evaluations import quality_vs_nfe, quality_vs_time
 from bench.report.guidance import guidance_curves
 from bench.report.likelihood import bits_per_dim
 from bench.report.pareto import pareto
+from bench.report.series import MOST
 
 if TYPE_CHECKING:
     import altair as alt
@@ -20,12 +22,19 @@ __all__ = [
     "Figure",
     "all_figures",
     "bits_per_dim",
+    "certificate_curves",
     "guidance_curves",
     "learning_curves",
     "pareto",
     "quality_vs_nfe",
+    "quality_vs_time",
     "specs",
 ]
+
+PANELS = (
+    "A panel a model, a line a sampler with its grid, options and weight, the same axes in all; where there "
+    f"are more than {MOST}, the ones nearest to the best at some budget have names and the rest are faint."
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,7 @@ class Figure:
 
 
 def all_figures(report: ReportData) -> list[Figure]:
-    """Pareto front, quality by evaluations, guidance, bits per dimension, learning curves."""
+    """Pareto front, quality by evaluations and by time, guidance, bits per dimension, learning curves."""
     records = tables.tidy(report.records)
     families = dict(zip(records["model"], records["family"], strict=True))
     return [
@@ -58,11 +67,20 @@ def all_figures(report: ReportData) -> list[Figure]:
         _figure(
             "evaluations",
             "Quality against evaluations of the network",
-            "A panel a model, a line a sampler, the same axes in all. Bars are 95 % intervals.",
+            f"{PANELS} Bars are 95 % intervals.",
             "No cell with a choice of sampler and steps has a quality.",
             *quality_vs_nfe(records).values(),
         ),
+        _figure(
+            "time",
+            "Quality against time",
+            f"{PANELS} Time is that of one image in a batch, 1000 over the images per second. Bars are 95 % "
+            "intervals.",
+            "No cell with a choice of sampler and steps has both a quality and a throughput.",
+            *quality_vs_time(records).values(),
+        ),
         *_guidance(records),
+        *_certificates(records),
         _figure(
             "bits",
             "Bits per dimension",
@@ -86,13 +104,26 @@ def _guidance(records: pd.DataFrame) -> list[Figure]:
     panels = guidance_curves(records)
     caption = (
         "Shares of samples that show what was asked for, and their quality, against the weight w of "
-        "u + w(c − u). Bars are 95 % intervals."
+        f"u + w(c − u), for the {MOST} best samplers at most. Bars are 95 % intervals."
     )
     return (
         [Figure("guidance", "What guidance buys and costs", caption, tuple(panels.values()))]
         if panels
         else []
     )
+
+
+def _certificates(records: pd.DataFrame) -> list[Figure]:
+    """The figure of the samplers alone, only where their certificates were asked for."""
+    panels = certificate_curves(records)
+    caption = (
+        "Samplers on a mixture of Gaussians with its exact denoiser, so that what is left is their own "
+        "error: the r.m.s. distance from the exact end of the probability flow of the same noise, on the "
+        "suite's grid; p is the observed order of convergence. For samplers that draw noise it is the sliced "
+        "Wasserstein distance of their law, and the band is what exact draws score. Bars are 95 % intervals."
+    )
+    title = "Sampler error apart from training error"
+    return [Figure("certificates", title, caption, tuple(panels.values()))] if panels else []
 
 
 def _figure(name: str, title: str, caption: str, absent: str, *panels: alt.LayerChart | None) -> Figure:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bench.report import ReportData, tables, theme
+from bench.report import ReportData, choice, tables, theme, winners
 from bench.report.text import interval, number
 from bench.report.verdict import verdicts
 
@@ -31,12 +31,13 @@ def render_markdown(report: ReportData, figures: str = "figures") -> str:
     from bench.report.figures import all_figures
 
     records = tables.tidy(report.records)
-    best = tables.best_per_model(tables.cells(records))
+    best = winners.best_per_model(tables.cells(records))
     drawn = [figure for figure in all_figures(report) if figure.panels]
     parts = [
         f"# {escaped(report.suite or 'noisebench')}",
         "\n".join(f"- **{escaped(answer.label)}:** {_said(answer)}" for answer in verdicts(records)),
         _ranking(records, best),
+        *_advice(choice.advice(records), tables.headline_metric(tables.generators(records)) or "quality"),
         *(_figure(figure, figures) for figure in drawn),
         _samples(report, figures),
         _missing(tables.not_measured(records)),
@@ -127,6 +128,50 @@ def _ranked(row: dict[Any, Any]) -> list[str]:
     return [*names, quality, number(row["nfe"]), speed, bits, escaped(kind)]
 
 
+def _advice(advice: choice.Advice, metric: str) -> list[str]:
+    """The best sampler for every budget, then the least cost of every quality."""
+    if not advice:
+        return []
+    said = "An order counts as settled only where no 95 % intervals meet."
+    return ["## Which sampler to use", said, *(_budgets(b, metric) for b in advice.budgets), _reaches(advice)]
+
+
+def _budgets(budgets: choice.Budgets, metric: str) -> str:
+    unit = " ms" if budgets.cost == choice.MS else ""
+    heads = ["Model", *(f"≤ {number(limit)}{unit}" for limit in budgets.limits)]
+    rows = [[escaped(model), *map(_best, row)] for model, row in budgets.rows.items()]
+    note = f"The lowest {escaped(metric)} within a budget of {budgets.title}:"
+    return f"{note}\n\n" + _table(heads, rows, [False] * len(heads))
+
+
+def _best(best: choice.Choice) -> str:
+    """One cell of the table of budgets."""
+    if best.cell is None:
+        return "–"
+    return escaped(f"{best.cell['way']}: {choice.measure(best.cell, 'quality')}; {best.doubt()}")
+
+
+def _reaches(advice: choice.Advice) -> str:
+    heads = ["Model", "Quality", "At most"]
+    heads += ["Least evaluations" if cost == choice.NFE else "Least time an image" for cost in advice.costs]
+    rows = [
+        [
+            *(escaped(part) for part in (reach.model, reach.target, number(reach.limit))),
+            *(_least(cost, least) for cost, least in reach.least.items()),
+        ]
+        for reach in advice.reaches
+    ]
+    note = "The least cost of a quality; real images are reached at the high end of their interval:"
+    return f"{note}\n\n" + _table(heads, rows, [False, False, True, *(False for _ in advice.costs)])
+
+
+def _least(cost: str, least: choice.Choice) -> str:
+    """One cell of the table of costs."""
+    if least.cell is None:
+        return escaped(least.doubt())
+    return escaped(f"{choice.measure(least.cell, cost)} with {least.cell['way']}; {least.doubt()}")
+
+
 def _figure(figure: Figure, folder: str) -> str:
     name = escaped(figure.title)
     return f"## {name}\n\n![{name}]({folder}/{figure.name}.png)\n\n{escaped(figure.caption)}"
@@ -149,7 +194,7 @@ def _missing(rows: pd.DataFrame) -> str:
 
 
 def _sampler(row: dict[Any, Any]) -> str:
-    return escaped(tables.way(row["sampler"], row["steps"], row["guidance"]))
+    return escaped(tables.way(*(row[name] for name in tables.HOW)))
 
 
 def _why(row: dict[Any, Any]) -> str:

@@ -14,7 +14,7 @@ import json
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from bench.report import ReportData, tables, theme
+from bench.report import ReportData, choice, tables, theme, winners
 from bench.report.text import ends, is_number, number, plural, short
 from bench.report.verdict import verdicts
 
@@ -40,7 +40,7 @@ def render_html(report: ReportData) -> str:
         "data_uri": _data_uri,
     }
     environment.tests["number"] = is_number
-    environment.globals |= {"plural": plural, "way": tables.way}
+    environment.globals |= {"plural": plural, "way": _way, "listed": choice.listed, "measure": choice.measure}
     return environment.get_template("page.html.j2").render(**_context(report)) + "\n"
 
 
@@ -138,13 +138,18 @@ def _references(records: pd.DataFrame, metric: str | None) -> list[dict[str, Any
     return rows
 
 
+def _way(row: dict[str, Any]) -> str:
+    """How the cell of a row was sampled."""
+    return tables.way(*(row[name] for name in tables.HOW))
+
+
 def _context(report: ReportData) -> dict[str, Any]:
     from bench.report.figures import all_figures, specs
     from bench.report.pareto import front_key
 
     records = tables.tidy(report.records)
     table = tables.cells(records)
-    best = tables.best_per_model(table)
+    best = winners.best_per_model(table)
     metric = tables.headline_metric(tables.generators(records))
     figures = all_figures(report)
     charts = {figure.name: specs(figure) for figure in figures}
@@ -165,6 +170,7 @@ def _context(report: ReportData) -> dict[str, Any]:
         "cells": _rows(table),
         "references": references,
         "notes": protocol_notes(table, references),
+        "advice": choice.advice(records),
         "mixed": tables.mixed_protocols(records),
         "figures": figures,
         "front": _rows(front),

@@ -1,7 +1,8 @@
 """Records pivoted to cells: one row a (model, sampler, steps …) with its quality, speed and likelihood.
 
-Reference rows (family `reference`: real test images) and anchors (family `anchor`: distributions without
-a model) are never ranked: they are what the ranked rows are read against.
+Reference rows (family `reference`: real test images), anchors (family `anchor`: distributions without a
+model) and certificates (family `certificate`: samplers on distributions whose answer is known) are never
+ranked: they are what the ranked rows are read against.
 """
 
 from __future__ import annotations
@@ -9,28 +10,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from bench.report.winners import pareto_front
+
 if TYPE_CHECKING:
     import pandas as pd
 
 QUALITY_PREFIXES = ("FD-", "FID", "KD", "KID")
 BITS, SPEED, MEMORY, TRAINING = "bits/dim", "throughput", "peak memory", "training time"
+COMPILING = "compile time"
 SHARES = ("class accuracy", "correct scenes")
 """How the metrics begin that say whether samples show what was asked for."""
-REFERENCE, ANCHOR = "reference", "anchor"
-KEY = ["dataset", "model", "sampler", "grid", "steps", "guidance", "dtype"]
-_PARTS = ("", "_low", "_high", "_protocol", "_n")
-_COLUMNS = ("value", "low", "high", "protocol", "n")
+REFERENCE, ANCHOR, CERTIFICATE = "reference", "anchor", "certificate"
+NEVER_RANKED = (REFERENCE, ANCHOR, CERTIFICATE)
+KEY = ["dataset", "model", "sampler", "grid", "steps", "guidance", "options", "dtype"]
+HOW = ["sampler", "steps", "guidance", "options", "grid"]
+"""The columns that `way` takes, in its order."""
+COMMON_GRIDS = ("", "shared")
+"""Grids that go without saying: a family's own, and the noise levels that all samplers of a suite share."""
+_PARTS = ("", "_low", "_high", "_protocol", "_n", "_cell")
+_COLUMNS = ("value", "low", "high", "protocol", "n", "cell_key")
 
 
 _WORDS = [
     *("run", "cell_key", "suite", "dataset", "split", "model", "family", "weights_sha256", "sampler", "grid"),
-    *("dtype", "metric", "unit", "kind", "protocol", "device", "status", "error"),
+    *("options", "dtype", "metric", "unit", "kind", "protocol", "device", "status", "error"),
 ]
 
 
 def tidy(records: pd.DataFrame) -> pd.DataFrame:
     """Records as the report needs them: text never missing, measured numbers as float64, rows numbered."""
     tidied = records.reset_index(drop=True).copy()
+    if "options" not in tidied:
+        tidied.insert(1 + list(tidied).index("guidance"), "options", "")
     for name in _WORDS:
         tidied[name] = tidied[name].astype(object).where(tidied[name].notna(), "").astype(str)
     for name in ("value", "low", "high", "nfe", "guidance", "seconds", "steps", "params", "n"):
@@ -51,18 +62,45 @@ def headline_metric(records: pd.DataFrame) -> str | None:
     return next(iter(plain or names), None)
 
 
-def way(sampler: str, steps: Any = None, guidance: Any = None) -> str:
-    """How a cell was sampled, e.g. `heun 20 w=2`; no guidance and w = 1 are not said."""
+def way(sampler: str, steps: Any = None, guidance: Any = None, options: str = "", grid: str = "") -> str:
+    """How a cell was sampled, e.g. `heun 20 karras w=2`; the shared grid, no guidance and w = 1 go unsaid.
+
+    Without steps it names a series: the cells that differ in nothing but their number of steps.
+
+    >>> way("ddim", 10, 2.0, "eta=1", "shared"), way("heun", 10, grid="karras rho=5")
+    ('ddim 10 eta=1 w=2', 'heun 10 karras rho=5')
+    """
     from bench.report.text import is_number
 
-    count = f" {int(steps)}" if is_number(steps) else ""
-    guided = f" w={float(guidance):g}" if is_number(guidance) and float(guidance) != 1.0 else ""
-    return f"{sampler}{count}{guided}"
+    count = str(int(steps)) if is_number(steps) else ""
+    grid = "" if grid in COMMON_GRIDS else grid
+    guided = f"w={float(guidance):g}" if is_number(guidance) and float(guidance) != 1.0 else ""
+    return " ".join(part for part in (sampler, count, grid, options, guided) if part)
 
 
-def cell_label(model: str, sampler: str = "", steps: Any = None, guidance: Any = None) -> str:
-    """How the report calls a cell, e.g. `ddpm · heun 20`; sheets are found by this name."""
-    return f"{model} · {way(sampler, steps, guidance)}" if sampler else model
+def cell_label(
+    model: str,
+    sampler: str = "",
+    steps: Any = None,
+    guidance: Any = None,
+    options: str = "",
+    grid: str = "",
+) -> str:
+    """How the report calls a cell, e.g. `ddpm · heun 20 karras`; sheets are found by this name."""
+    return f"{model} · {way(sampler, steps, guidance, options, grid)}" if sampler else model
+
+
+def ways(rows: pd.DataFrame, steps: bool = True) -> list[str]:
+    """The `way` of every row, with or without its number of steps."""
+    columns = [rows[name] if steps or name != "steps" else [None] * len(rows) for name in HOW]
+    return [way(*values) for values in zip(*columns, strict=True)]
+
+
+def is_native(row: Any) -> bool:
+    """True for a model's own way of sampling, where there is no choice of steps, grid or options."""
+    from bench.report.text import is_number
+
+    return not (is_number(row["steps"]) or row["grid"] or row["options"])
 
 
 def reference(records: pd.DataFrame, metric: str | None) -> pd.Series | None:
@@ -79,8 +117,8 @@ def anchors(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def generators(records: pd.DataFrame) -> pd.DataFrame:
-    """Rows of what is compared: neither reference nor anchor."""
-    return records[~records["family"].isin([REFERENCE, ANCHOR])]
+    """Rows of what is compared: neither reference nor anchor nor certificate."""
+    return records[~records["family"].isin(NEVER_RANKED)]
 
 
 def likelihoods(records: pd.DataFrame) -> pd.DataFrame:
@@ -103,7 +141,7 @@ def not_measured_first(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def _metric_columns(rows: pd.DataFrame, metric: str | None, name: str, on: Sequence[str]) -> pd.DataFrame:
-    """One metric as columns name, name_low, name_high, name_protocol, name_n, keyed by `on`."""
+    """One metric as columns name, name_low, name_high, name_protocol, name_n, name_cell, keyed by `on`."""
     chosen = rows[(rows["metric"] == metric) & (rows["status"] == "ok")].drop_duplicates(list(on))
     names = {column: name + part for column, part in zip(_COLUMNS, _PARTS, strict=True)}
     return chosen[[*on, *_COLUMNS]].rename(columns=names)
@@ -128,77 +166,44 @@ def _cell_rows(rows: pd.DataFrame, headline: str | None) -> pd.DataFrame:
 def cells(records: pd.DataFrame) -> pd.DataFrame:
     """All cells, best quality first, those without quality by their likelihood, failures last.
 
-    Columns: the key (dataset, model, sampler, grid, steps, guidance, dtype), label, family, params, nfe,
-    status, error, then quality, speed, memory, bits, training each with _low, _high, _protocol, _n, then
+    Columns: the key (`KEY`), label, way, series (the way without its steps), family, params, nfe, status,
+    error, then quality, speed, memory, compiling, bits, training each with _low, _high, _protocol, _n and
+    _cell (the key of the cell it is from), then ms (milliseconds an image, with _low, _high),
     bits_kind and front (on the Pareto front of quality and speed). The likelihood and the training time
     belong to the model and stand in each of its cells.
     """
     rows = generators(tidy(records))
     headline = headline_metric(rows)
     table = _cell_rows(rows, headline)
-    for metric, name in ((headline, "quality"), (SPEED, "speed"), (MEMORY, "memory")):
+    measured = ((headline, "quality"), (SPEED, "speed"), (MEMORY, "memory"), (COMPILING, "compiling"))
+    for metric, name in measured:
         table = table.merge(_metric_columns(rows, metric, name, KEY), on=KEY, how="left")
     by_model = ["dataset", "model"]
     for metric, name in ((BITS, "bits"), (TRAINING, "training")):
         table = table.merge(_metric_columns(rows, metric, name, by_model), on=by_model, how="left")
     kinds = likelihoods(rows)[[*by_model, "kind"]].rename(columns={"kind": "bits_kind"})
     table = table.merge(kinds, on=by_model, how="left")
-    table["label"] = [
-        cell_label(*keys)
-        for keys in zip(table["model"], table["sampler"], table["steps"], table["guidance"], strict=True)
-    ]
+    table["way"], table["series"] = ways(table), ways(table, steps=False)
+    table["label"] = _labels(table)
+    for end, other in (("", ""), ("_low", "_high"), ("_high", "_low")):
+        table[f"ms{end}"] = 1000.0 / table[f"speed{other}"].where(table[f"speed{other}"] > 0)
     table["front"] = pareto_front(table["quality"], table["speed"])
     return table.sort_values(["quality", "bits", "label"], kind="stable").reset_index(drop=True)
 
 
-def pareto_front(cost: pd.Series, gain: pd.Series) -> pd.Series:
-    """True where no other row costs at most as much and gains at least as much, one of them strictly.
-
-    Equal rows are on the front together; a row with a missing number is never on it. O(n log n): rows by
-    falling gain, a row is on the front if it is cheapest of its gain and cheaper than all with more gain.
-    """
-    import pandas as pd
-
-    front = pd.Series(False, index=cost.index)
-    known = pd.DataFrame({"cost": cost.astype(float), "gain": gain.astype(float)}).dropna()
-    cheapest = known.groupby("gain")["cost"].transform("min")
-    best_so_far = float("inf")
-    for value in sorted(known["gain"].unique(), reverse=True):
-        group = known[known["gain"] == value]
-        lowest = float(cheapest[group.index[0]])
-        if lowest < best_so_far:
-            front[group.index[group["cost"] == lowest]] = True
-            best_so_far = lowest
-    return front
-
-
-def best_per_model(table: pd.DataFrame) -> pd.DataFrame:
-    """The best cell of every model, in the order of `cells`: models of which all failed stand last."""
-    ordered = table.assign(_failed=table["quality"].isna() & (table["status"] != "ok"))
-    ordered = ordered.sort_values("_failed", kind="stable").drop_duplicates(["dataset", "model"])
-    return ordered.drop(columns="_failed").reset_index(drop=True)
-
-
-def fastest_within(table: pd.DataFrame, factor: float) -> pd.Series | None:
-    """The fastest cell whose quality is at most `factor` times the best; None if none has both."""
-    known = table.dropna(subset=["quality", "speed"])
-    if known.empty:
-        return None
-    good = known[known["quality"] <= factor * table["quality"].min()]
-    return None if good.empty else good.loc[good["speed"].idxmax()]
-
-
-def budget_winners(table: pd.DataFrame) -> pd.DataFrame:
-    """The best quality for every budget of network evaluations: rows where a larger budget pays."""
-    known = table.dropna(subset=["quality", "nfe"]).sort_values(["nfe", "quality"], kind="stable")
-    better = known["quality"] < known["quality"].cummin().shift(fill_value=float("inf"))
-    return known[better].reset_index(drop=True)
-
-
-def overlapping(row: pd.Series, others: pd.DataFrame) -> pd.DataFrame:
-    """Those of `others` (another model) whose quality interval meets that of `row`."""
-    rivals = others[(others["model"] != row["model"]) & others["quality_low"].notna()]
-    return rivals[rivals["quality_low"] <= row["quality_high"]]
+def _labels(table: pd.DataFrame) -> list[str]:
+    """The `cell_label` of every row; where rows would share one, also what tells them apart."""
+    found = [cell_label(*keys) for keys in zip(table["model"], *(table[name] for name in HOW), strict=True)]
+    for name in ("grid", "dtype", "dataset", "guidance"):
+        values = [f"w={value:g}" if name == "guidance" else str(value) for value in table[name]]
+        kinds: dict[str, set[str]] = {}
+        for label, value in zip(found, values, strict=True):
+            kinds.setdefault(label, set()).add(value)
+        found = [
+            f"{label} {value}" if len(kinds[label]) > 1 and value not in ("", "w=nan") else label
+            for label, value in zip(found, values, strict=True)
+        ]
+    return found
 
 
 def mixed_protocols(records: pd.DataFrame) -> bool:

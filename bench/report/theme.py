@@ -42,9 +42,14 @@ FAMILIES = (
     "diffusion transformer", "continuous flow", "rectified flow", "latent diffusion",
     "multi-modal diffusion transformer",
 )  # fmt: skip
+SERIES_COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#AA4499", "#999933",
+    "#44AA99", "#CC6677", "#8C6BB1", "#999999",
+)  # fmt: skip
+"""Of the lines of a panel: Okabe-Ito and Tol without the colours that are too light or dark for a line."""
 SHAPES = (
     "circle", "square", "diamond", "triangle-up", "cross", "triangle-down", "triangle-right", "triangle-left",
-    "M0,-0.5L0.5,0.5L-0.5,0.5Z", "M-0.5,-0.2L0.5,-0.2L0.5,0.2L-0.5,0.2Z",
+    "M-1,-.6L-.6,-1L0,-.4L.6,-1L1,-.6L.4,0L1,.6L.6,1L0,.4L-.6,1L-1,.6L-.4,0Z", "M-1,-.4L1,-.4L1,.4L-1,.4Z",
 )  # fmt: skip
 SAMPLERS = ("euler", "heun", "ddim", "ddpm", "ancestral", "prior", "inverse", "one-step", "mean-flow", "ode")
 KINDS = {"exact": "circle", "bound": "triangle-left", "estimate": "diamond"}
@@ -89,6 +94,8 @@ def vega_config(name: str) -> dict[str, Any]:
         "style": {
             "cell-point": {"stroke": ink, "strokeWidth": 0.8},
             "whisker": {"color": muted, "strokeWidth": 1.2},
+            "context": {"color": muted, "strokeWidth": 0.8, "opacity": 0.35},
+            "context-point": {"color": muted, "opacity": 0.35},
             "front": {"color": muted, "strokeWidth": 1.2},
             "leader": {"color": muted, "strokeWidth": 0.7},
             "floor-line": {"color": ink, "strokeWidth": 1.2, "strokeDash": [5, 4]},

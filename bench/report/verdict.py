@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.report import tables
+from bench.report import choice, tables, winners
 from bench.report.text import interval, is_number, number, plural, short
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 NEAR = 1.5
 """`Fastest` means: the fastest cell within this factor of the best quality."""
 MOST_BUDGETS = 6
+BUDGET = 10
+"""Evaluations at which samplers are compared in a sentence."""
 WORTH = 0.9
 """A larger budget is named where it lowers the metric to this share of what the smaller one gave."""
 
@@ -44,14 +46,17 @@ def verdicts(records: pd.DataFrame) -> list[Verdict]:
         *_asked_for(records),
         _speed(table, metric),
         _budgets(table, metric),
+        _samplers(table),
         _failures(records),
     ]
     return [answer for answer in answers if answer is not None]
 
 
 def _how(row: pd.Series) -> str:
-    """`ddpm with heun`, or the model alone where there is no choice of sampler."""
-    return f"{row['model']} with {row['sampler']}" if is_number(row["steps"]) else str(row["model"])
+    """`ddpm with heun karras w=2`, or the model alone where there is no choice of sampler."""
+    if tables.is_native(row):
+        return str(row["model"])
+    return f"{row['model']} with {tables.way(row['sampler'], None, *row[tables.HOW[2:]])}"
 
 
 def _evaluations(nfe: Any) -> str:
@@ -70,7 +75,7 @@ def _samples(records: pd.DataFrame, table: pd.DataFrame, metric: str | None) -> 
     best = known.iloc[0]
     value = interval(best["quality"], best["quality_low"], best["quality_high"])
     text = f"{metric} {value}{_floor(best['quality'], tables.reference(records, metric))}."
-    rivals = tables.overlapping(best, known)
+    rivals = winners.overlapping(best, known)
     if len(rivals):
         text += f" The interval meets that of {_names(rivals['model'])}: not told apart."
     if tables.mixed_protocols(records):
@@ -108,14 +113,14 @@ def _asked_for(records: pd.DataFrame) -> list[Verdict]:
     answers = []
     for metric in dict.fromkeys(rows["metric"]):
         best = rows.loc[rows.loc[rows["metric"] == metric, "value"].idxmax()]
-        guided = f" w={best['guidance']:g}" if is_number(best["guidance"]) else ""
+        guided = " w=1" if best["guidance"] == 1.0 else ""
         text = f"{interval(best['value'], best['low'], best['high'])} of {number(best['n'])} samples."
         answers.append(Verdict(f"Best {metric}", _how(best) + guided, text))
     return answers
 
 
 def _speed(table: pd.DataFrame, metric: str | None) -> Verdict | None:
-    row = tables.fastest_within(table, NEAR)
+    row = winners.fastest_within(table, NEAR)
     if row is None:
         return None
     speed = short(row["speed"], row["speed_low"], row["speed_high"])
@@ -125,11 +130,11 @@ def _speed(table: pd.DataFrame, metric: str | None) -> Verdict | None:
 
 
 def _budgets(table: pd.DataFrame, metric: str | None) -> Verdict | None:
-    winners = tables.budget_winners(table)
-    if len(winners) < 2:
+    found = winners.budget_winners(table)
+    if len(found) < 2:
         return None
     steps: list[pd.Series] = []
-    for _, row in winners.iterrows():
+    for _, row in found.iterrows():
         if not steps or row["quality"] <= WORTH * steps[-1]["quality"] or row["quality"] <= 0:
             steps.append(row)
     items = [
@@ -139,11 +144,27 @@ def _budgets(table: pd.DataFrame, metric: str | None) -> Verdict | None:
     return Verdict("Best at a budget", "", f"{metric} where so many evaluations are allowed", tuple(items))
 
 
+def _samplers(table: pd.DataFrame) -> Verdict | None:
+    """For each model with a choice of samplers the best one at a budget, and those not told apart."""
+    models = choice.swept(table)
+    lowest = [rows["nfe"].min() for rows in models.values() if rows["nfe"].notna().any()]
+    if not lowest:
+        return None
+    budget = max(BUDGET, *choice.ladder([min(lowest)])[:1])
+    items = []
+    for model, rows in models.items():
+        best = choice.best_within(rows, "quality", choice.NFE, budget, of_series=True)
+        if best.cell is not None:
+            rivals = f"; not told apart from {choice.listed(best.rivals, 3)}" if best.rivals else ""
+            items.append(f"{model}: {best.cell['way']}, {choice.measure(best.cell, 'quality')}{rivals}")
+    return Verdict(f"Best sampler at {number(budget)} evaluations", "", "for each model", tuple(items))
+
+
 def _failures(records: pd.DataFrame) -> Verdict | None:
     failed = records[records["status"] == "failed"]
     if failed.empty:
         return None
-    count = len(failed[["model", "sampler", "steps"]].drop_duplicates())
+    count = len(failed[tables.KEY].drop_duplicates())
     return Verdict(
         "Failed", _names(failed["model"]), f"{plural(count, 'cell')} without a number, listed below."
     )

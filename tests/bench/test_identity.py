@@ -54,7 +54,7 @@ def test_a_models_digest_covers_what_it_imports_and_nothing_else() -> None:
 
 def test_the_samplers_loaded_by_name_belong_to_the_digest_of_sampling() -> None:
     names = {f"{path.parent.name}/{path.name}" for path in source_files("bench.metrics.quality")}
-    assert {"samplers/heun.py", "samplers/ddim.py", "metrics/frechet.py"} <= names
+    assert {"samplers/runge_kutta.py", "samplers/dpm_solver.py", "metrics/frechet.py"} <= names
 
 
 def test_unknown_modules_are_refused() -> None:

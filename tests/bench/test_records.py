@@ -15,6 +15,13 @@ def test_rows_survive_json() -> None:
     assert from_rows(json.loads(json.dumps(to_rows(records), allow_nan=False))) == records
 
 
+def test_options_stand_after_guidance_and_rows_stored_before_they_existed_load() -> None:
+    assert COLUMNS.index("options") == COLUMNS.index("guidance") + 1
+    (row,) = to_rows([Record(metric="a", sampler="ddim", options="eta=1")])
+    assert row.pop("options") == "eta=1"
+    assert from_rows([row]) == [Record(metric="a", sampler="ddim")]
+
+
 @pytest.mark.parametrize("name", ["value", "low", "high", "nfe", "seconds"])
 @pytest.mark.parametrize("number", [math.nan, math.inf])
 def test_a_number_that_is_not_finite_is_refused(name: str, number: float) -> None:

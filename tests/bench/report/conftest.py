@@ -88,6 +88,51 @@ def synthetic_records() -> list[Record]:
     return [_common(row, index) for index, row in enumerate(rows)]
 
 
+SWEEP = (
+    ("ddpm", "", "shared", 1, 210.0), ("ddim", "", "shared", 1, 70.0), ("ddim", "eta=1", "shared", 1, 150.0),
+    ("euler", "", "shared", 1, 66.0), ("euler-ancestral", "eta=0.5", "shared", 1, 99.0),
+    ("heun", "", "shared", 2, 80.0), ("heun", "", "karras", 2, 61.0), ("dpmpp-2m", "", "shared", 1, 30.0),
+    ("dpmpp-2m", "", "karras rho=5", 1, 26.0), ("dpmpp-2m-sde", "eta=1, solver=heun", "karras", 1, 40.0),
+    ("unipc", "order=3", "log-snr", 1, 28.0), ("edm", "churn=40, churn_noise=1.007", "edm", 2, 55.0),
+)  # fmt: skip
+"""Sampler, options, grid, evaluations a step and how far off it is: the ways of a sweep."""
+WEIGHTS = (1.0, 1.5, 4.0)
+SWEEP_STEPS = (5, 10, 25, 50)
+
+
+def sweep_records(model: str = "dit", weights: tuple[float, ...] = WEIGHTS) -> list[Record]:
+    """Twelve ways of sampling at four numbers of steps and three weights, one way also compiled."""
+    rows = _model_rows(model, "diffusion transformer", 2.2, "bound", 1_200_000)
+    for index, (sampler, options, grid, each, scale) in enumerate(SWEEP):
+        for steps in SWEEP_STEPS:
+            for w in weights:
+                nfe = (each * steps - (each - 1)) * (1 if w == 1.0 else 2)
+                cell = {"model": model, "family": "diffusion transformer", "sampler": sampler, "grid": grid}
+                cell |= {"steps": steps, "nfe": float(nfe), "guidance": w, "options": options}
+                quality = 1.9 + 0.15 * abs(w - 1.5) + 0.01 * index + scale / steps**1.9
+                rows += _quality(cell, quality, 0.03) + _speed(cell, 8000.0 / (nfe + 0.3 * index))
+                share = Record(metric="class accuracy", value=min(0.99, 0.7 + 0.1 * w - 0.3 / steps))
+                rows.append(share.replace(**cell, protocol="accuracy [p]", n=720))
+    compiled = {**cell, "options": "compiled", "sampler": "heun", "grid": "shared"}
+    once = Record(metric="compile time", unit="s", value=17.3, protocol="once, no interval")
+    rows += [*_speed(compiled, 900.0), once.replace(**compiled)]
+    return [_common(row, 1000 + index) for index, row in enumerate(rows)]
+
+
+def certificate_records() -> list[Record]:
+    """What samplers do on a distribution whose answer is known: numbers that are no model's."""
+    base = Record(model="mixture", family="certificate", protocol="exact end point, n=4096")
+    rows = []
+    for sampler, order in (("euler", 1), ("heun", 2), ("dpmpp-2m", 2)):
+        rows.append(base.replace(sampler=sampler, grid="log-snr", metric="order", value=order - 0.02))
+        for steps in (8, 16, 32):
+            cell = {"sampler": sampler, "grid": "log-snr", "steps": steps, "nfe": float(order * steps)}
+            error = 0.5 * steps**-order
+            row = base.replace(**cell, metric="sampler error", value=error, low=0.9 * error, high=1.1 * error)
+            rows.append(row)
+    return [_common(row, 5000 + index) for index, row in enumerate(rows)]
+
+
 def _common(row: Record, index: int) -> Record:
     return row.replace(
         run="digits-0123456789ab", cell_key=f"{index:064x}", suite="digits", dataset="digits", split="test",
@@ -118,7 +163,11 @@ def synthetic_curves() -> pd.DataFrame:
 
 def synthetic_sheets(records: list[Record]) -> dict[str, bytes]:
     rng = np.random.default_rng(1)
-    names = dict.fromkeys(cell_label(r.model, r.sampler, r.steps) for r in records if r.sampler)
+    names = dict.fromkeys(
+        cell_label(r.model, r.sampler, r.steps, r.guidance, r.options, r.grid)
+        for r in records
+        if r.sampler and r.family != "certificate"
+    )
     return {
         name: contact_sheet(rng.integers(0, 17, (64, 1, 8, 8)).astype(np.uint8), 17, 8, 4)
         for name in ["real", *names]
@@ -159,6 +208,19 @@ def records() -> list[Record]:
 @pytest.fixture(scope="session")
 def report(records: list[Record]) -> ReportData:
     return make_report(records)
+
+
+@pytest.fixture(scope="session")
+def swept_records() -> list[Record]:
+    """Everything a run can hold: models, a sweep of samplers, certificates, a failure."""
+    return [*synthetic_records(), *sweep_records(), *certificate_records(), failed_record()]
+
+
+@pytest.fixture(scope="session")
+def swept_page(swept_records: list[Record]) -> str:
+    from bench.report.page import render_html
+
+    return render_html(make_report(swept_records, sheets={}))
 
 
 @pytest.fixture(scope="session")

@@ -101,8 +101,8 @@ def test_every_figure_is_drawn(opened: Visit) -> None:
     places = re.findall(
         r'<div class="chart [^>]*data-panel="\d+".*?(?=<div class="chart |<noscript)', opened.dom, re.S
     )
-    assert len(places) == 9
-    assert 'data-drawn="9"' in opened.dom
+    assert len(places) == 11
+    assert 'data-drawn="11"' in opened.dom
     for place in places:
         assert place.count("<svg") == 1
         assert place.count("<path") > 10
@@ -134,8 +134,12 @@ def test_the_request_check_can_fail(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("width", [390, 820])
-def test_no_sideways_scroll_and_nothing_cut(page: str, width: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["page", "swept_page"])
+def test_no_sideways_scroll_and_nothing_cut(
+    name: str, width: int, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """On a phone and a tablet: the page is as wide as its window, and every figure fits its frame."""
+    page: str = request.getfixturevalue(name)
     code = """
     const root = document.documentElement;
     const wait = setInterval(() => {

@@ -111,12 +111,12 @@ def pictures(report: ReportData) -> dict[str, bytes]:
     return figures_png(report)
 
 
-FIGURES = ["pareto.png", "evaluations.png", "bits.png", "curves.png"]
+FIGURES = ["pareto.png", "evaluations.png", "time.png", "bits.png", "curves.png"]
 
 
 def test_every_sheet_is_written_as_it_is(report: ReportData, pictures: dict[str, bytes]) -> None:
-    assert list(pictures)[:4] == FIGURES
-    assert list(pictures.values())[4:] == list(report.sheets.values())
+    assert list(pictures)[:5] == FIGURES
+    assert list(pictures.values())[5:] == list(report.sheets.values())
 
 
 def test_png_figures_are_drawn_on_white_paper(pictures: dict[str, bytes]) -> None:

@@ -79,5 +79,5 @@ def test_a_cell_is_named_with_its_weight() -> None:
 
 def test_the_report_draws_it() -> None:
     report = make_report([*synthetic_records(), *_guided()])
-    assert [figure.name for figure in all_figures(report)][2] == "guidance"
+    assert [figure.name for figure in all_figures(report)][3] == "guidance"
     assert figures_png(report)["guidance.png"].startswith(b"\x89PNG")

@@ -95,7 +95,7 @@ def test_payload_is_strict_json_with_a_chart_for_every_place(reader: Reader, pag
         if "data-figure" in place:
             assert payload["charts"][place["data-figure"]][int(place["data-panel"])]["description"]
     assert {name: len(panels) for name, panels in payload["charts"].items()} == {
-        "pareto": 1, "evaluations": 2, "bits": 1, "curves": 5,
+        "pareto": 1, "evaluations": 2, "time": 2, "bits": 1, "curves": 5,
     }  # fmt: skip
 
 
@@ -202,6 +202,31 @@ def test_partial_runs_render_and_say_what_is_absent(name: str) -> None:
     assert (">nan<" in page.lower()) is False
     if name in ("nothing", "likelihood only", "quality only", "all failed"):
         assert "No cell has both a quality and a throughput." in page
+
+
+def test_the_time_of_compiling_has_a_column_of_all_cells_only_where_it_was_measured(
+    page: str, swept_page: str
+) -> None:
+    assert "Compiling" not in page
+    table = swept_page[swept_page.index("All cells, best quality first") :]
+    table = table[: table.index("</table>")]
+    assert "Compiling" in table
+    row = next(line for line in table.split("<tr")[2:] if "heun 50 compiled w=4" in line)
+    assert 'data-value="17.3"' in row
+    assert swept_page.count("Compiling") == 1
+
+
+def test_names_of_options_are_inert_too() -> None:
+    rows = [
+        row.replace(options=EVIL, grid=EVIL, steps=5, sampler=EVIL + str(index % 2))
+        for index, row in enumerate(synthetic_records())
+        if row.model == "vae" and row.metric in ("FD-digits@360", "throughput")
+    ]
+    rows += [row.replace(sampler="b") for row in rows]
+    page = render_html(make_report(rows, sheets={}))
+    assert "which-sampler" in page
+    assert len(Reader(page).named("script")) == 3
+    assert "<script>document.documentElement.dataset.evil" not in page
 
 
 def test_import_is_cheap() -> None:

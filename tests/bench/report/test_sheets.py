@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench.present import best_cells
 from bench.report.sheets import contact_sheet
+from tests.bench.report.conftest import certificate_records, sweep_records, synthetic_records
 
 
 def opened(data: bytes) -> np.ndarray:
@@ -60,3 +62,16 @@ def test_bad_input_is_one_sentence(pixels: np.ndarray, options: dict[str, int], 
 def test_floats_are_refused() -> None:
     with pytest.raises(TypeError, match="quantise"):
         contact_sheet(np.zeros((1, 1, 8, 8)))  # type: ignore[arg-type]
+
+
+def test_sheets_are_of_the_cells_that_the_report_ranks() -> None:
+    """Labels and keys of the best cells: options and grid are part of a label, certificates are no model."""
+    records = [*synthetic_records(), *sweep_records(), *certificate_records()]
+    odd = next(row for row in certificate_records() if row.metric == "sampler error")
+    found = best_cells([*records, odd.replace(metric="FD-digits@360", value=0.0, low=0.0, high=0.1)])
+    assert list(found)[:2] == ["rectified-flow · heun 50", "dit · ddim 50 w=1.5"]
+    by_key = {row.cell_key: row for row in records}
+    chosen = by_key[found["dit · ddim 50 w=1.5"]]
+    assert (chosen.metric, chosen.sampler, chosen.steps, chosen.options) == ("FD-digits@360", "ddim", 50, "")
+    assert len(found) == 6
+    assert best_cells([]) == {}

@@ -1,0 +1,49 @@
+"""Ours beside other people's packages, in one run: the same network, the same noise, the same grid.
+
+    for row in compare("samplers"): ...
+
+A row is one number of theirs against one of ours. Peers are an extra; what is not installed is a row that is
+`skipped` and says why. A kind of comparison is one entry of `KINDS` and a module with a generator of rows.
+
+Nothing here imports torch or a peer before rows are asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from bench.errors import unknown
+
+KINDS = {"samplers": "bench.peers.samplers:rows"}
+"""Kinds of comparison and the generator of each one's rows."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What every comparison says of itself.
+
+    peer    the package as its users install it, with the version that ran
+    theirs  what was run of it, in its own words
+    ours    the same here
+    status  ok, or skipped where the peer is missing or failed where it could not be run
+    note    why it was skipped or failed; where the peer is known to be wrong, how
+    """
+
+    peer: str
+    version: str
+    theirs: str
+    ours: str
+    status: str
+    note: str
+
+
+def compare(kind: str, **options: Any) -> Iterator[Row]:
+    """The rows of one kind, each as soon as it is known; `options` are those of its generator."""
+    if kind not in KINDS:
+        raise unknown("comparison", kind, KINDS)
+    module, _, function = KINDS[kind].partition(":")
+    rows: Iterator[Row] = getattr(importlib.import_module(module), function)(**options)
+    return rows
