@@ -26,7 +26,7 @@ Models = Annotated[
     str, typer.Option(help="Only these models, separated by commas; package.module:Class adds your own.")
 ]
 Samplers = Annotated[str, typer.Option(help="Only these samplers, separated by commas.")]
-Metrics = Annotated[str, typer.Option(help="Only these of quality, likelihood, throughput.")]
+Metrics = Annotated[str, typer.Option(help="Only these of quality, likelihood, throughput, certificates.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(help="Threads of the processor; default: its cores.")]
 Set = Annotated[

@@ -148,7 +148,8 @@ def _sample_batch(
     try:
         return model.sample(len(seeds.images), sampler, seeds, **told)
     except NonFiniteSamples as error:
-        step = "" if error.step is None else f", step {error.step} of {cell.row['steps']}"
+        steps = cell.row["steps"]
+        step = "" if error.step is None or steps is None else f", step {error.step} of {steps}"
         raise CellFailed(
             f"a sample is not finite: shard {shard}, image {seeds.images[error.image]}{step}, "
             f"sampler {cell.row['sampler']}; no distance is computed from it"

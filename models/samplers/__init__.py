@@ -85,14 +85,8 @@ class Sampler:
         noise = noise or _no_noise
         if catalogue.ENTRIES[self.name].adaptive:
             integrate: Callable[..., Tensor] = _function(self.name)
-            times = checked(tuple(grid))
-            return integrate(denoiser, x_T, times, noise=noise, callback=callback, **self.options)
-        from models.samplers import execution, program
-
-        recorded = plan(self, denoiser, grid)
-        if self.execution == "eager":
-            return program.run(recorded, denoiser, x_T, noise, callback)
-        return execution.run(self.execution, recorded, denoiser, x_T, noise, callback)
+            return integrate(denoiser, x_T, checked(grid), noise=noise, callback=callback, **self.options)
+        return _runner(self.execution)(plan(self, denoiser, grid), denoiser, x_T, noise, callback)
 
 
 def sampler(
@@ -110,9 +104,19 @@ def names() -> tuple[str, ...]:
     return catalogue.names()
 
 
+@functools.cache
+def _runner(execution: str) -> Callable[..., Tensor]:
+    """Who runs a program; found late, since names and options are known without torch."""
+    from models.samplers import execution as faster
+    from models.samplers import program
+
+    return program.run if execution == "eager" else functools.partial(faster.run, execution)
+
+
 def plan(chosen: Sampler, denoiser: Denoiser, grid: Sequence[float]) -> Program:
     """The recorded operations of a sampler of fixed steps, remembered for paths that are plain values."""
-    known = denoiser.path, denoiser.prediction, denoiser.clip, denoiser.rule
+    rule = denoiser.rule
+    known = denoiser.path, denoiser.prediction, denoiser.clip, rule if rule.active else None
     make = _plan if "__dataclass_params__" in vars(type(denoiser.path)) else _plan.__wrapped__
     return make(chosen.name, tuple(chosen.options.items()), tuple(grid), *known)
 
@@ -125,13 +129,14 @@ def _plan(
     path: GaussianPath,
     prediction: str,
     clip: bool,
-    guidance: Guidance,
+    guidance: Guidance | None,
 ) -> Program:
+    from models.guidance import NONE
     from models.samplers.tape import Tape
 
     fixed = catalogue.ENTRIES[name].fixed
     defaults = {option: known.default for option, known in catalogue.ENTRIES[name].options.items()}
-    tape = Tape(path, prediction, clip, guidance, checked(grid))
+    tape = Tape(path, prediction, clip, guidance or NONE, checked(grid))
     return tape.record(_function(name), **{**fixed, **defaults, **dict(options)})
 
 

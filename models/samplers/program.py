@@ -109,14 +109,16 @@ def writes(operation: Operation) -> tuple[int, ...]:
 class Program:
     """A recorded sampler.
 
-    operations  in order, each writing registers of its own
-    quick       the same for the eager loop, registers shared where their lives do not overlap
-    size        registers of `quick`
-    times       of the evaluations
-    result      register of x_0 in `operations`, and in `quick`
+    operations   in order, each writing registers of its own
+    called_back  the same for the eager loop, registers shared where their lives do not overlap
+    quick        the same without the ends of steps, which only a callback asks for
+    size         registers of the eager loop
+    times        of the evaluations
+    result       register of x_0 in `operations`, and in the eager loop
     """
 
     operations: tuple[Operation, ...]
+    called_back: tuple[tuple[Any, ...], ...]
     quick: tuple[tuple[Any, ...], ...]
     size: int
     times: tuple[float, ...]
@@ -133,10 +135,10 @@ def program(operations: Sequence[Operation]) -> Program:
     end = operations[-1]
     assert isinstance(end, StepEnd)
     times = tuple(operation.t for operation in operations if isinstance(operation, Evaluate))
-    places, quick = _Places(operations), []
-    for index, operation in enumerate(operations):
-        quick.append(_quick(operation, places.at(index)))
-    return Program(tuple(operations), tuple(quick), places.size, times, (end.x, places.table[end.x]))
+    places = _Places(operations)
+    coded = tuple(_quick(operation, places.at(index)) for index, operation in enumerate(operations))
+    quick = tuple(code for code in coded if code[0] != END)
+    return Program(tuple(operations), coded, quick, places.size, times, (end.x, places.table[end.x]))
 
 
 class _Places:
@@ -216,23 +218,27 @@ def run(
 ) -> Tensor:
     """x_0 of x_T: one operation after another; `times` are the `time_rows`, if they exist already."""
     network, condition, channels = denoiser.network, denoiser.condition, x_T.shape[1]
-    rows = iter(times or time_rows(program.times, x_T))
+    next_time = iter(times or time_rows(program.times, x_T)).__next__
     r: list[Any] = [None] * program.size
     r[0] = x_T
-    for code, out, a, rest in program.quick:
+    says_more: bool | None = None
+    add, quick = torch.add, program.quick if callback is None else program.called_back
+    for code, out, a, rest in quick:
         if code == EVALUATE:
-            said = network(r[a], next(rows), *condition)
-            if said.shape[1] != channels:
+            said = network(r[a], next_time(), *condition)
+            if says_more is None:
+                says_more = said.shape[1] != channels  # a learned variance, always or never
+            if says_more:
                 said, r[rest] = split(said, channels)
             r[out] = said
         elif code == ADD:
-            r[out] = torch.add(r[a], r[rest[0]], alpha=rest[1])
+            second, c = rest
+            r[out] = add(r[a], r[second], alpha=c)
         elif code == SUM:
             r[out] = combined(r, rest)
-        elif code == END:
-            if callback is not None:
-                step, s = rest
-                callback(step, s, r[a])
+        elif code == END and callback is not None:
+            step, s = rest
+            callback(step, s, r[a])
         elif code == DRAW:
             r[out] = noise(x_T)
         elif code == CLIP:
@@ -242,7 +248,7 @@ def run(
             r[out] = (0.5 * log_interpolated(r[a], log_small, log_large)).exp() * r[drawn]
         else:
             extra, past, past_out, weight, x0 = rest
-            found = denoiser.say(r[a], next(rows), weight, x0, r[past] if past >= 0 else None)
+            found = denoiser.say(r[a], next_time(), weight, x0, r[past] if past >= 0 else None)
             r[out], r[extra] = found.output, found.extra
             if past_out >= 0:
                 r[past_out] = found.past
