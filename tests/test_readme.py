@@ -14,6 +14,8 @@ import yaml
 
 from bench import registry
 from bench.suite import load_suite
+from models.grids import GRIDS
+from models.samplers import catalogue
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -51,7 +53,9 @@ def test_the_suite_in_the_readme_is_valid(tmp_path: Path) -> None:
 def test_every_model_and_verb_is_listed() -> None:
     for name in registry.BUILTIN:
         assert f"| `{name}` |" in README
-    for verb in ("run", "plan", "ls", "report", "doctor"):
+    for name in [*catalogue.names(), *GRIDS]:
+        assert f"`{name}`" in README or f"`-{name.removeprefix('dpmpp-')}`" in README, name
+    for verb in ("run", "plan", "ls", "report", "peers", "doctor"):
         assert f"| `noisebench {verb}" in README
 
 

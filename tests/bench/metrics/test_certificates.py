@@ -14,8 +14,9 @@ from torch import Tensor
 from bench.cells import CERTIFIED_STEPS, Cell, certificate
 from bench.drivers.events import Event, Finished
 from bench.errors import CellFailed
-from bench.metrics import certificates
-from bench.metrics.certificates import DRAWS, NOISES, ORDER_STEPS, Certificates, Certified
+from bench.metrics import certificates, sampler_error
+from bench.metrics.certificates import Certificates
+from bench.metrics.sampler_error import DRAWS, NOISES, ORDER_STEPS, Certified
 from bench.records import Record
 from bench.run import Run, execute, make_planner, read_records
 from bench.runtime import Runtime
@@ -63,7 +64,7 @@ class _Changed:
         return self.of(wrong, x_T, grid, noise=loud, callback=callback)
 
 
-def _made(name: str, prediction: Callable[[Tensor], Tensor], noise: float = 1.0) -> certificates.Make:
+def _made(name: str, prediction: Callable[[Tensor], Tensor], noise: float = 1.0) -> sampler_error.Make:
     return lambda steps, grid: _Changed(sampler(name, steps, grid=grid), prediction, noise)
 
 
@@ -104,12 +105,12 @@ def test_at_equal_evaluations_the_order_decides() -> None:
 
 def test_the_error_is_the_distance_from_the_flow_of_the_same_noise() -> None:
     """By hand for one step, which is a single jump along the first velocity."""
-    arrays = certificates.flow_errors(lambda n, g: sampler("euler", n, grid=g), [1], "shared", None)
-    denoiser = certificates.exact_denoiser()
+    arrays = sampler_error.flow_errors(lambda n, g: sampler("euler", n, grid=g), [1], "shared", None)
+    denoiser = sampler_error.exact_denoiser()
     (t, _) = sampler("euler", 1).times(denoiser.path)
-    x = certificates.start(t, NOISES)
+    x = sampler_error.start(t, NOISES)
     end = x - t * denoiser(x, t).velocity
-    exact = certificates.certified_mixture().flow(x, denoiser.path, t)
+    exact = sampler_error.certified_mixture().flow(x, denoiser.path, t)
     assert np.allclose(arrays["squares"][0], (end - exact).flatten(1).square().mean(1).numpy())
 
 
@@ -117,10 +118,10 @@ def test_the_error_is_the_distance_from_the_flow_of_the_same_noise() -> None:
 def test_a_broken_sampler_gets_a_bad_certificate(change: Callable[[Tensor], Tensor]) -> None:
     """Its error does not go away with steps, and it has no order."""
     broken = _made("heun", change)
-    rms = np.sqrt(certificates.flow_errors(broken, [64, 128], "shared", None)["squares"].mean(1))
+    rms = np.sqrt(sampler_error.flow_errors(broken, [64, 128], "shared", None)["squares"].mean(1))
     right = _of(_records("heun"), "sampler error")[-1].value
     assert (rms > 10 * right).all()
-    found = certificates.order(certificates.order_squares(broken))
+    found = sampler_error.order(sampler_error.order_squares(broken))
     assert found is not None
     assert abs(found[0]) < 0.2
 
@@ -129,10 +130,10 @@ def test_no_order_is_read_from_rounding() -> None:
     """Errors of 1e-12 are noise; of a method that gets there the order is read where it can be seen."""
     rng = np.random.default_rng(0)
     nothing = 1e-24 * rng.random((len(ORDER_STEPS), NOISES))
-    assert certificates.order(nothing) is None
+    assert sampler_error.order(nothing) is None
     spread = 1.0 + 0.1 * rng.random(NOISES)
     fast = np.stack([(1e-3 * (32 / n) ** 8 * spread) ** 2 for n in ORDER_STEPS])
-    found = certificates.order(fast)
+    found = sampler_error.order(fast)
     assert found is not None
     assert found[0] == pytest.approx(8.0)
     assert found[3] == 1, "from 64 to 128 steps: at 256 the error is below 1e-9"
@@ -144,7 +145,7 @@ def test_interval_of_the_error_is_that_of_fresh_noises() -> None:
     truth = np.sqrt(1.0 + 0.25)
     hits = 0
     for _ in range(100):
-        _, low, high = certificates._rms(rng.normal(1.0, 0.5, NOISES) ** 2)
+        _, low, high = sampler_error.rms(rng.normal(1.0, 0.5, NOISES) ** 2)
         hits += low <= truth <= high
     assert hits >= 88
 
@@ -154,12 +155,12 @@ def test_interval_of_the_error_is_that_of_fresh_noises() -> None:
 
 def test_exact_draws_score_the_floor_and_a_shift_is_measured_in_units_of_the_data() -> None:
     draws = (
-        certificates.certified_mixture().sample(DRAWS, torch.Generator().manual_seed(5)).flatten(1).numpy()
+        sampler_error.certified_mixture().sample(DRAWS, torch.Generator().manual_seed(5)).flatten(1).numpy()
     )
-    floor = np.sqrt(certificates.law_floor())
-    exact = np.sqrt(certificates.sliced_square(draws))
+    floor = np.sqrt(sampler_error.law_floor())
+    exact = np.sqrt(sampler_error.sliced_square(draws))
     assert 0.5 * floor.min() < exact < 1.5 * floor.max()
-    shifted = np.sqrt(certificates.sliced_square(draws + np.asarray([0.3, 0.0])))
+    shifted = np.sqrt(sampler_error.sliced_square(draws + np.asarray([0.3, 0.0])))
     # The mean over directions of cos² is a half.
     assert shifted == pytest.approx(0.3 / np.sqrt(2.0), abs=0.02)
 
@@ -168,8 +169,8 @@ def test_interval_of_the_distance_of_laws_covers() -> None:
     """The jackknife's interval around samples of a wrong law holds the mean over such samples."""
     found = []
     for seed in range(12):
-        draws = certificates.certified_mixture().sample(DRAWS, torch.Generator().manual_seed(seed))
-        found.append(certificates._jackknifed(certificates._with_blocks(1.1 * draws)))
+        draws = sampler_error.certified_mixture().sample(DRAWS, torch.Generator().manual_seed(seed))
+        found.append(sampler_error.jackknifed(sampler_error.with_blocks(1.1 * draws)))
     truth = float(np.sqrt(np.mean([value**2 for value, _, _ in found])))
     assert sum(low <= truth <= high for _, low, high in found) >= 10
     assert all(low <= value <= high for value, low, high in found)
@@ -186,9 +187,9 @@ def test_a_stochastic_sampler_is_judged_by_its_law() -> None:
 
 
 def test_noise_of_the_wrong_size_is_seen_in_the_law() -> None:
-    loud = certificates.law_errors(_made("ddpm", lambda v: v, noise=1.3), [128], "shared", None)["law"][0, 0]
-    right = certificates.law_errors(_made("ddpm", lambda v: v), [128], "shared", None)["law"][0, 0]
-    assert loud > 4 * max(right, float(certificates.law_floor().mean()))
+    loud = sampler_error.law_errors(_made("ddpm", lambda v: v, noise=1.3), [128], "shared", None)["law"][0, 0]
+    right = sampler_error.law_errors(_made("ddpm", lambda v: v), [128], "shared", None)["law"][0, 0]
+    assert loud > 4 * max(right, float(sampler_error.law_floor().mean()))
 
 
 # ---- cells, records, runs
