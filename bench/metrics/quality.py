@@ -148,8 +148,8 @@ def _sample_batch(
     try:
         return model.sample(len(seeds.images), sampler, seeds, **told)
     except NonFiniteSamples as error:
-        steps = cell.row["steps"]
-        step = "" if error.step is None or steps is None else f", step {error.step} of {steps}"
+        steps = "" if cell.row["steps"] is None else f" of {cell.row['steps']}"
+        step = "" if error.step is None else f", step {error.step}{steps}"
         raise CellFailed(
             f"a sample is not finite: shard {shard}, image {seeds.images[error.image]}{step}, "
             f"sampler {cell.row['sampler']}; no distance is computed from it"
