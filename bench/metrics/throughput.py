@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -62,7 +63,9 @@ class Throughput:
         from models.samplers import execution
 
         execution.forget(model.network)
-        with torch.compiler.config.patch(force_disable_caches=True):  # type: ignore[attr-defined]
+        fresh = torch.compiler.config.patch(force_disable_caches=True)  # type: ignore[attr-defined]
+        with fresh, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="dynamo_pgo force disabled")
             return self._timed(model, cell, 0, bench)
 
     def _trajectory(self, model: ImageModel, cell: Cell, index: int, bench: Workbench) -> None:
