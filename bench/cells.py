@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench import registry
+from bench.choices import SamplerChoice
 from bench.errors import UsageError
 from bench.identity import SCHEMA, code_sha256, content_key, source_digest
 from bench.runtime import Runtime
-from bench.suite import Model, SamplerChoice, Suite
+from bench.suite import Model, Suite
 
 if TYPE_CHECKING:
     from bench.data import ImageData

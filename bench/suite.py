@@ -9,25 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import pydantic
 import yaml
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
+from bench.choices import Grid, GuidanceChoice, Positive, SamplerChoice, Strict
 from bench.errors import UsageError, unknown
 from bench.identity import content_key
 
-Positive = Annotated[int, Field(gt=0)]
 Metric = Literal["quality", "likelihood", "throughput", "certificates"]
 METRICS: tuple[Metric, ...] = ("quality", "likelihood", "throughput", "certificates")
 
 
-class _Strict(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class Training(_Strict):
+class Training(Strict):
     """How a model is trained: AdamW, linear warm-up then cosine decay to 0, averaged weights."""
 
     steps: Positive = 2000
@@ -41,81 +37,7 @@ class Training(_Strict):
     checkpoint_every: Positive = 200
 
 
-def _grid(value: Any) -> str:
-    """A grid as its canonical text, from a name, such a text or a mapping."""
-    from models.grids import Grid
-
-    return str(Grid.parse(value))
-
-
-Grid = Annotated[str, BeforeValidator(_grid)]
-"""`karras`, `karras rho=5` or {name: karras, rho: 5}; `native` is each sampler's own."""
-
-
-class SamplerChoice(_Strict):
-    """One sampler at several numbers of steps.
-
-    steps      left out for a sampler that chooses its own
-    grid       in place of the suite's
-    execution  eager; compiled: each step by torch.compile; cuda-graph: the whole loop captured
-    """
-
-    name: str
-    steps: list[Positive] = []
-    options: dict[str, Any] = {}
-    grid: Grid | None = None
-    execution: Literal["eager", "compiled", "cuda-graph"] = "eager"
-
-    @field_validator("steps", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return [value] if isinstance(value, int) else value
-
-    @model_validator(mode="after")
-    def _steps_where_they_are_chosen(self) -> SamplerChoice:
-        from models.samplers import catalogue
-
-        known = catalogue.ENTRIES.get(self.name)
-        if known is not None and not known.adaptive and not self.steps:
-            raise ValueError(f"sampler {self.name} needs steps, such as [10, 50]")
-        if known is not None and known.adaptive and (self.steps or self.execution != "eager"):
-            raise ValueError(f"sampler {self.name} chooses its own steps: leave steps and execution out")
-        return self
-
-
-class GuidanceChoice(_Strict):
-    """How to guide: a weight alone, or what `models.guidance.Guidance` takes.
-
-    weaker  the model of the suite, listed before, that autoguidance goes away from
-    """
-
-    weight: float
-    how: dict[str, Any] = {}
-    weaker: str = ""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_number_or_mapping(cls, data: Any) -> Any:
-        if isinstance(data, int | float) and not isinstance(data, bool):
-            return {"weight": data}
-        if not isinstance(data, dict) or "weight" not in data:
-            raise ValueError(f"guidance is a weight or a mapping with a weight, and not {data!r}")
-        if "how" in data:
-            return data
-        how = {name: value for name, value in data.items() if name not in ("weight", "weaker")}
-        return {"weight": data["weight"], "how": how, "weaker": data.get("weaker", "")}
-
-    @model_validator(mode="after")
-    def _known(self) -> GuidanceChoice:
-        from models.guidance import Guidance
-
-        rule = Guidance.of({"weight": self.weight, **self.how})
-        if (rule.method == "autoguidance") != bool(self.weaker):
-            raise ValueError("guidance by autoguidance, and it alone, needs `weaker`: a model listed before")
-        return self
-
-
-class Model(_Strict):
+class Model(Strict):
     """A model of the suite: which class, its options, training and likelihood protocol.
 
     builds_on  another model of the suite, listed before it, which it learns from (a teacher, an autoencoder)
@@ -125,22 +47,22 @@ class Model(_Strict):
     """
 
     model: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     training: Training = Training()
-    likelihood: dict[str, Any] = {}
+    likelihood: dict[str, Any] = Field(default_factory=dict)
     builds_on: str = ""
     samplers: list[SamplerChoice] | None = None
-    guidance: list[GuidanceChoice] = []
-    prompts: list[str] = []
+    guidance: list[GuidanceChoice] = Field(default_factory=list)
+    prompts: list[str] = Field(default_factory=list)
 
 
-class Sampling(_Strict):
+class Sampling(Strict):
     """How many images a cell has, in which inner batch, by which samplers, on which grid."""
 
     images: Positive = 1440
     batch: Positive = 64
     grid: Grid = "shared"
-    samplers: list[SamplerChoice] = []
+    samplers: list[SamplerChoice] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _batch_divides_shard(self) -> Sampling:
@@ -149,14 +71,14 @@ class Sampling(_Strict):
         return self
 
 
-class Quality(_Strict):
+class Quality(Strict):
     """The feature network, and the equal number of images at which every Fréchet distance is taken."""
 
     features: str
     group: Positive
 
 
-class Likelihood(_Strict):
+class Likelihood(Strict):
     """Test images whose likelihood is taken (null: all of them), in inner batches of `batch`."""
 
     images: Positive | None = None
@@ -171,7 +93,7 @@ class Likelihood(_Strict):
         return self
 
 
-class Throughput(_Strict):
+class Throughput(Strict):
     """Batch of a timed trajectory, discarded first runs, counted runs."""
 
     batch: Positive = 64
@@ -179,7 +101,7 @@ class Throughput(_Strict):
     repeats: int = Field(9, ge=3)
 
 
-class Suite(_Strict):
+class Suite(Strict):
     """The whole resolved suite; `digest` identifies it."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -187,7 +109,7 @@ class Suite(_Strict):
     dataset: str
     seed: int = Field(0, ge=0)
     dtype: Literal["float32"] = "float32"
-    metrics: list[Metric] = list(METRICS)
+    metrics: list[Metric] = Field(default_factory=lambda: list(METRICS))
     training: Training = Training()
     models: dict[str, Model] = Field(min_length=1)
     sampling: Sampling = Sampling()
