@@ -16,9 +16,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.data.mixture import GaussianMixture, anisotropic
+from bench.workbench import counted
 from models.denoiser import Denoiser
 from models.paths import path as path_named
 
@@ -70,10 +71,10 @@ def flow_errors(
         chosen = make(steps, grid)
         times = chosen.times(denoiser.path, shape)
         x_T = start(times[0], NOISES)
-        with _Rows(denoiser.network) as rows:
+        with counted(denoiser.network) as evaluations:
             found = chosen(denoiser, x_T, times)
         squares.append(_squares(found, exact_end(times[0], 0.0)))
-        nfe.append(rows.seen / NOISES)
+        nfe.append(evaluations.rows / NOISES)
     return {"squares": np.stack(squares), "nfe": np.asarray(nfe)}
 
 
@@ -137,10 +138,10 @@ def law_errors(
         def noise(x: Tensor, stream: torch.Generator = stream) -> Tensor:
             return torch.randn(x.shape, generator=stream, dtype=x.dtype)
 
-        with _Rows(denoiser.network) as rows:
+        with counted(denoiser.network) as evaluations:
             samples = chosen(denoiser, start(times[0], DRAWS), times, noise=noise)
         found.append(with_blocks(samples))
-        nfe.append(rows.seen / DRAWS)
+        nfe.append(evaluations.rows / DRAWS)
     return {"law": np.stack(found), "nfe": np.asarray(nfe), "floor": law_floor()}
 
 
@@ -246,20 +247,3 @@ def setting() -> str:
         f"mixture of {K} anisotropic Gaussians in {d} dimensions (r.m.s. {size:.2f} an entry), exact "
         "denoiser, rectified-flow path, float64"
     )
-
-
-class _Rows:
-    """Counts the rows that a network is called with."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self._network, self.seen = network, 0
-
-    def _see(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
-        self.seen += len(args[0])
-
-    def __enter__(self) -> _Rows:
-        self._handle = self._network.register_forward_pre_hook(self._see)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._handle.remove()

@@ -50,8 +50,11 @@ class Throughput:
             info["peak_bytes"] = self._peak_bytes(model, cell, bench)
         with counted(*bench.networks(cell) if eager else ()) as evaluations, _others() as others:
             seconds = self._timed(model, cell, index, bench)
-        nfe = evaluations.rows / cell.spec["throughput"]["batch"] if eager else eager_evaluations(cell, bench)
-        return Part({"seconds": np.asarray(seconds, np.float64)}, {**info, "nfe": nfe, "others": others[0]})
+        if eager:
+            info["nfe"] = evaluations.rows / cell.spec["throughput"]["batch"]
+        elif index == 0:
+            info["nfe"] = eager_evaluations(cell, bench)
+        return Part({"seconds": np.asarray(seconds, np.float64)}, {**info, "others": others[0]})
 
     def _timed(self, model: ImageModel, cell: Cell, index: int, bench: Workbench) -> float:
         started = time.perf_counter()
@@ -101,7 +104,7 @@ class Throughput:
         low, high, coverage = median_interval(rate)
         others = float(np.average([part.info["others"] for part in parts], weights=seconds))
         columns = {
-            "nfe": float(np.mean([part.info["nfe"] for part in parts])),
+            "nfe": float(np.mean([part.info["nfe"] for part in parts if "nfe" in part.info])),
             "n": len(parts),
             "seconds": float(seconds.sum()),
         }
