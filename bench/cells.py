@@ -130,7 +130,8 @@ class Planner:
                 sets = ["test", *self.suite.models[label].prompts]
                 cells += [self._quality(label, sampling, weights_sha256, prompts) for prompts in sets]
         if "likelihood" in self.suite.metrics:
-            cells.append(self._likelihood(label, weights_sha256))
+            chosen = self.suite.models[label].likelihoods
+            cells += [self._likelihood(label, weights_sha256, options) for options in chosen]
         if "throughput" in self.suite.metrics:
             cells += [self._throughput(label, sampling, weights_sha256) for sampling in samplings]
         row = {"model": label, "family": family, "weights_sha256": weights_sha256}
@@ -244,14 +245,14 @@ class Planner:
         title = self._title(label, sampling) + ("" if prompts == "test" else f" · {prompts} prompts")
         return Cell("quality", title, spec, self._row(sampling), len(items), items)
 
-    def _likelihood(self, label: str, weights: str) -> Cell:
+    def _likelihood(self, label: str, weights: str, options: dict[str, Any]) -> Cell:
         settings, model = self.suite.likelihood, self.suite.models[label]
         images = min(settings.images or len(self.data.test), len(self.data.test))
         spec = {
             **self._common(label, weights, "bench.metrics.bits"),
             **self._dataset,
             "likelihood": {
-                "options": model.likelihood,
+                "options": options,
                 "images": images,
                 "batch": settings.batch,
                 "shard": SHARD,
@@ -261,7 +262,10 @@ class Planner:
         }
         items = shard_sizes(images)
         row = {"split": "test", "dtype": self.suite.dtype}
-        return Cell("likelihood", f"{label} · bits per dimension", spec, row, len(items), items)
+        several = len(model.likelihoods) > 1
+        said = ", ".join(f"{name}={value}" for name, value in options.items()) if several else ""
+        title = " · ".join(filter(None, [label, "bits per dimension", said]))
+        return Cell("likelihood", title, spec, row, len(items), items)
 
     def _throughput(self, label: str, sampling: dict[str, Any], weights: str) -> Cell:
         settings = self.suite.throughput

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import pydantic
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from bench.choices import Grid, GuidanceChoice, Positive, SamplerChoice, Strict
 from bench.errors import UsageError, unknown
@@ -40,6 +40,8 @@ class Training(Strict):
 class Model(Strict):
     """A model of the suite: which class, its options, training and likelihood protocol.
 
+    likelihood options of the model's `nll`; or a list of them, for several estimates of one model, the first
+               being the one that the report leads with
     builds_on  another model of the suite, listed before it, which it learns from (a teacher, an autoencoder)
     samplers   of this model alone, in place of the suite's
     guidance   weights w to sample with, for a conditional model; 1 is none; or ways of guiding
@@ -49,11 +51,26 @@ class Model(Strict):
     model: str
     options: dict[str, Any] = Field(default_factory=dict)
     training: Training = Training()
-    likelihood: dict[str, Any] = Field(default_factory=dict)
+    likelihood: dict[str, Any] | list[dict[str, Any]] = Field(default_factory=dict)
     builds_on: str = ""
     samplers: list[SamplerChoice] | None = None
     guidance: list[GuidanceChoice] = Field(default_factory=list)
     prompts: list[str] = Field(default_factory=list)
+
+    @field_validator("likelihood")
+    @classmethod
+    def _one_or_more_likelihoods(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            if not value:
+                raise ValueError("likelihood is a mapping of options or a list of one or more, and is empty")
+            if any(one in value[:index] for index, one in enumerate(value)):
+                raise ValueError("likelihood names the same estimate twice")
+        return value
+
+    @property
+    def likelihoods(self) -> list[dict[str, Any]]:
+        """The options of each estimate, the leading one first."""
+        return self.likelihood if isinstance(self.likelihood, list) else [self.likelihood]
 
 
 class Sampling(Strict):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +20,7 @@ from bench.store import Part, Store
 from bench.suite import Model
 from models.base import ImageModel
 from models.guidance import Guidance
+from models.likelihood.of_paths import PathLikelihoods
 
 if TYPE_CHECKING:
     from bench.data import ImageData
@@ -134,10 +135,21 @@ def check_models(planner: Planner) -> None:
     data = planner.data
     for label, entry in planner.suite.models.items():
         path = planner.path(label)
-        registry.check_options(path, entry.likelihood, "nll", "likelihood option")
         with torch.device("meta"):
             model = registry.build(path, dict(entry.options), data.shape, data.levels)
+        for options in entry.likelihoods:
+            check_likelihood(label, path, model, options)
         _check_conditioning(label, entry, model, data)
+
+
+def check_likelihood(label: str, path: str, model: ImageModel, options: Mapping[str, Any]) -> None:
+    """Refuse an unknown estimator or option of a likelihood, and what this model cannot be asked."""
+    registry.check_options(path, dict(options), "nll", "likelihood option")
+    if isinstance(model, PathLikelihoods):
+        try:
+            model.check_likelihood(**options)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"Model {label}: {error}") from error
 
 
 def _check_conditioning(label: str, entry: Model, model: ImageModel, data: ImageData) -> None:

@@ -10,23 +10,23 @@ Shapes: B batch, C channels, H height, W width, K levels, D = C·H·W.
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models import paths
-from models.base import ImageModel, Likelihood
+from models.base import ImageModel
 from models.conditioning import labels
-from models.denoiser import Denoiser, target
+from models.denoiser import target
 from models.gaussian import GaussianPathModel
-from models.likelihood.probability_flow import Flow, flow_log_density
+from models.likelihood.later import Later, log_density
 from models.names import unknown
 from models.networks.backbone import backbone
 from models.optimal_transport import coupled
 from models.times import Times, draw_times
+
+__all__ = ["STARTS", "FlowMatching", "Later", "RectifiedFlow", "check_straight", "log_density"]
 
 COUPLINGS = ("independent", "optimal-transport")
 
@@ -54,6 +54,10 @@ class FlowMatching(GaussianPathModel):
     family: ClassVar[str] = "flow matching"
     coupling: str = "independent"
     start: float = 0.0
+    estimator: ClassVar[str] = "ode"
+    dequantisation: ClassVar[str] = "uniform"
+    finest = fine = 1.0
+    """Bounds end where the noise is as wide as a level: below, the network knows no places within one."""
 
     def __init__(
         self,
@@ -98,6 +102,15 @@ class FlowMatching(GaussianPathModel):
         """The level whose interval x_0 is in."""
         return self.quantise(x_0)
 
+    @property
+    def reach(self) -> float:
+        """The middles of the outermost intervals, ±(1 − 1/K)."""
+        return (self.levels - 1) / self.levels
+
+    def flow_start(self, dequantisation: str) -> float:
+        """The start of the path for uniform noise, which training has seen; else as for every model."""
+        return self.start if dequantisation == "uniform" else super().flow_start(dequantisation)
+
     def loss(
         self, pixels: Tensor, condition: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
@@ -121,37 +134,6 @@ class FlowMatching(GaussianPathModel):
         x_t = self.path.alpha(t) * x_0 + self.path.sigma(t) * epsilon
         wanted = target(self.prediction, self.path, t, x_0, epsilon)
         return self._weighted((self.network(x_t, t_B, *told) - wanted).square(), t_B)
-
-    def nll(
-        self,
-        pixels: Tensor,
-        condition: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        solver: str = "dopri5",
-        rtol: float = 1e-5,
-        atol: float = 1e-5,
-        steps: int | None = None,
-        divergence: str = "hutchinson",
-        probes: int = 1,
-        dequantisation_samples: int = 1,
-    ) -> Likelihood:
-        """The probability flow's −ln p(y) − D ln s; the mean over samples of the dequantisation."""
-        self.check_pixels(pixels)
-        if dequantisation_samples < 1:
-            raise ValueError("Dequantisation needs one or more samples.")
-        flow = Flow(solver, rtol, atol, steps, divergence, probes)
-        denoiser, offset = self.denoiser(condition, n=len(pixels)), -self.dims * math.log(2.0 / self.levels)
-        nats = torch.stack(
-            [
-                offset - log_density(denoiser, self.encode(pixels, generator), flow, generator, self.start)
-                for _ in range(dequantisation_samples)
-            ]
-        )
-        begun = f" from t={self.start:g}" if self.start else ""
-        protocol = (
-            f"{flow.protocol}{begun}, uniform dequantisation×{dequantisation_samples}, s=2/{self.levels}"
-        )
-        return Likelihood(nats.mean(0), "estimate", protocol)
 
     def check_native(self, images: int, seeds: int, sampler: object) -> None:
         """ValueError where a family with a way of its own is given a sampler, or seeds are missing."""
@@ -177,35 +159,6 @@ class RectifiedFlow(FlowMatching):
                     f"leave {name} out, or take FlowMatching."
                 )
         super().__init__(shape, levels, **options)
-
-
-class Later(nn.Module):
-    """The velocity in a time s that runs from 0 to 1 while the network's t runs from `start` to 1."""
-
-    def __init__(self, network: nn.Module, start: float) -> None:
-        super().__init__()
-        self.network, self.start = network, start
-
-    def forward(self, x_BCHW: Tensor, s_B: Tensor, *condition: Tensor) -> Tensor:
-        """dx/ds = (1 − start)·dx/dt."""
-        span = 1.0 - self.start
-        return span * self.network(x_BCHW, self.start + span * s_B, *condition)
-
-
-def log_density(
-    denoiser: Denoiser,
-    x_BCHW: Tensor,
-    flow: Flow,
-    generator: torch.Generator | None = None,
-    start: float = 0.0,
-) -> Tensor:
-    """ln p_start(x), (B,) float64 nats: of what the flow from N(0, σ(1)²) at t = 1 leaves at t = start.
-
-    denoiser  of a network that predicts the velocity
-    """
-    if start:
-        denoiser = replace(denoiser, network=Later(denoiser.network, start))
-    return flow_log_density(denoiser, x_BCHW, flow, generator)
 
 
 def check_straight(student: ImageModel, teacher: ImageModel) -> None:

@@ -3,8 +3,10 @@
     loss    E w(t) ‖network(x_t, t, c) − target‖²/D,  x_t = α(t) x_0 + σ(t) ε
     sample  x_T = σ(t_0) z at the start of the grid, then any sampler of `models.samplers`
 
+    nll     by any estimator of `models.likelihood.estimators`
+
 A subclass says what x_0 is (`encode`, `decode`), and where it differs from this: the weight w(t), how the
-noise is coupled to the data, the shape of x_0, how a condition is embedded.
+noise is coupled to the data, the shape of x_0, how a condition is embedded, which estimator is its own.
 
 Shapes: B batch, C channels, H height, W width, D = C·H·W.
 """
@@ -18,10 +20,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from models.base import ImageModel, NonFiniteSamples
+from models.base import NonFiniteSamples
 from models.conditioning import UNCONDITIONAL, Conditioning, check_share
 from models.denoiser import Denoiser, check_prediction, target
 from models.guidance import NONE, Guidance
+from models.likelihood.of_paths import PathLikelihoods
 from models.paths import GaussianPath
 from models.times import TimeLaw, Times, draw_times
 
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from models.seeds import Seeds
 
 
-class GaussianPathModel(ImageModel):
+class GaussianPathModel(PathLikelihoods):
     """A network on a Gaussian path.
 
     path               x_t = α(t) x_0 + σ(t) ε
@@ -64,10 +67,7 @@ class GaussianPathModel(ImageModel):
         self.times: TimeLaw = times or Times()
         self.conditioning, self.condition_dropout = conditioning, condition_dropout
         self.state_shape = tuple(state_shape or shape)
-
-    independent_noise = True
-    """Whether training draws ε independently of x_0. Else the predicted ε is no score, and only samplers that
-    follow the probability flow are right."""
+        self.prepare_bounds()
 
     @abstractmethod
     def encode(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -207,13 +207,6 @@ class GaussianPathModel(ImageModel):
             seeds.stream.set_state(state)
             run(_stop_at_first)
         return x_0
-
-    def check_pixels(self, pixels: Tensor) -> None:
-        """Refuse images of another shape than the model's."""
-        if tuple(pixels.shape[1:]) != tuple(self.shape):
-            raise ValueError(
-                f"This model was built for images of {self.shape}, and these are {tuple(pixels.shape[1:])}."
-            )
 
 
 def _stop_at_first(step: int, _t: float, x: Tensor) -> None:

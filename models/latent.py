@@ -14,6 +14,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, ClassVar
 
 import torch
@@ -50,6 +51,7 @@ class LatentDiffusion(GaussianPathModel):
 
     family: ClassVar[str] = "latent diffusion"
     builds_on: ClassVar[str] = "autoencoder"
+    estimator: ClassVar[str] = "ode"
 
     def __init__(
         self,
@@ -117,28 +119,46 @@ class LatentDiffusion(GaussianPathModel):
         pixels: Tensor,
         condition: Tensor | None = None,
         generator: torch.Generator | None = None,
-        *,
-        solver: str = "dopri5",
-        rtol: float = 1e-5,
-        atol: float = 1e-5,
-        steps: int | None = None,
-        divergence: str = "hutchinson",
-        probes: int = 1,
-        posterior_samples: int = 1,
+        estimator: str = "",
+        **options: Any,
     ) -> Likelihood:
         """−ln p(k|z) − ln p(z) + ln q(z|k), the mean over samples of z ~ q(z|k): a bound but for the solver.
+
+        options  posterior_samples, and those of `models.likelihood.probability_flow.Flow`
 
         Breakdown, parts that add up: `reconstruction` −ln p(k|z); `prior` −ln p(z), with the D_z ln scale
         of the scaling; `entropy` ln q(z|k), in expectation minus the entropy of q.
         """
         self.autoencoder.check_pixels(pixels, None)
         self.autoencoder.check_levels(pixels)
-        at_least_one(posterior_samples=posterior_samples)
-        flow = Flow(solver, rtol, atol, steps, divergence, probes)
+        flow, posterior_samples = self._checked(estimator, options)
         draws = [self._draw(pixels, condition, flow, generator) for _ in range(posterior_samples)]
         parts = {name: torch.stack([draw[name] for draw in draws]).mean(0) for name in draws[0]}
         protocol = f"{flow.protocol} of the latents, posterior×{posterior_samples}, discretised logistic"
         return Likelihood(torch.stack(list(parts.values())).sum(0), "estimate", protocol, parts)
+
+    @classmethod
+    def likelihood_options(cls, estimator: str = "") -> dict[str, Any]:
+        """Those of the flow of the latents, the only estimator there is."""
+        if estimator not in ("", "ode"):
+            raise ValueError(
+                f"{cls.__name__} has the bound of its autoencoder with the flow of its latents: "
+                "use estimator ode, or leave it out."
+            )
+        return {**{field.name: field.default for field in fields(Flow)}, "posterior_samples": 1}
+
+    def check_likelihood(self, estimator: str = "", **options: Any) -> None:
+        """ValueError for what `nll` would refuse whatever the images."""
+        self._checked(estimator, options)
+
+    def _checked(self, estimator: str, options: Mapping[str, Any]) -> tuple[Flow, int]:
+        known = self.likelihood_options(estimator)
+        for option in options:
+            if option not in known:
+                raise ValueError(unknown("option of the likelihood of latents", option, known))
+        posterior_samples = options.get("posterior_samples", 1)
+        at_least_one(posterior_samples=posterior_samples)
+        return Flow(**{k: v for k, v in options.items() if k != "posterior_samples"}), posterior_samples
 
     def _draw(
         self, pixels: Tensor, condition: Tensor | None, flow: Flow, generator: torch.Generator | None

@@ -16,17 +16,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from models.base import Likelihood
 from models.conditioning import labels
 from models.gaussian import GaussianPathModel
 from models.learned_schedule import TAU, LearnedPath, LearnedSchedule, SigmoidSum
+from models.likelihood.chain import bound_grid
+from models.likelihood.continuous import FINEST, Course
 from models.likelihood.continuous_bound import diffusion_nats, mixed, prior_nats, reconstruction_nats
 from models.paths import GaussianPath
 from models.reverse_chain import pixel_backbone
 from models.times import Times, draw_times
-
-FINEST = 0.33
-"""σ/α where the chain ends before training, in half distances of two levels; γ_0 = −13.3 for 256 levels."""
 
 
 class NoiseLevelNetwork(nn.Module):
@@ -60,6 +58,7 @@ class VDM(GaussianPathModel):
     """
 
     family: ClassVar[str] = "diffusion"
+    estimator: ClassVar[str] = "continuous"
 
     def __init__(
         self,
@@ -125,29 +124,29 @@ class VDM(GaussianPathModel):
         parts = self._estimate(pixels, u_B, known, generator)
         return (sum(parts.values()).mean() / self.dims).float()  # type: ignore[union-attr]
 
-    @torch.no_grad()
-    def nll(
-        self,
-        pixels: Tensor,
-        condition: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        draws: int = 128,
-    ) -> Likelihood:
-        """The bound by `draws` times an image, spread evenly, each with its own noise.
+    @property
+    def reach(self) -> float:
+        """The levels reach from −1 to 1."""
+        return 1.0
 
-        x̂_0 is clamped to [−1, 1], which can only lower the bound.
-        """
-        self.check_pixels(pixels)
-        if draws < 1:
-            raise ValueError("The bound needs one or more draws.")
-        known = self.denoiser(condition, n=len(pixels)).condition
-        first_B = torch.rand(len(pixels), generator=generator, device=pixels.device)
-        sums: dict[str, Tensor] = {}
-        for draw in range(draws):
-            u_B = torch.frac(first_B + draw / draws)
-            for name, nats_B in self._estimate(pixels, u_B, known, generator, clip=True).items():
-                sums[name] = sums.get(name, 0.0) + nats_B / draws
-        return Likelihood(sum(sums.values()), "bound", self._protocol(draws), sums)  # type: ignore[arg-type]
+    def chain_grid(self) -> tuple[float, ...]:
+        """The variational sum ends where the learned schedule does."""
+        start = float(self.schedule.limits()[0])
+        return bound_grid(self.path, self.timesteps, math.exp(0.5 * start))
+
+    def flow_start(self, dequantisation: str) -> float:
+        """The flow's density is taken at τ, the finest noise that it was trained on."""
+        return TAU if dequantisation == "truncated-normal" else super().flow_start(dequantisation)
+
+    def course(self) -> Course:
+        """The learned γ."""
+        start, end = self.schedule.limits()
+
+        def at(u_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            m_B, slope_B = self.schedule.monotone(u_B)
+            return TAU + (1.0 - TAU) * u_B, start + (end - start) * m_B, (end - start) * slope_B
+
+        return Course(start, end, at, "learned log-SNR")
 
     def _estimate(
         self,
@@ -155,7 +154,6 @@ class VDM(GaussianPathModel):
         u_B: Tensor,
         condition: tuple[Tensor, ...],
         generator: torch.Generator | None,
-        clip: bool = False,
     ) -> dict[str, Tensor]:
         """The three parts of the bound, (B,) nats each, from the time τ + (1 − τ)u of each image."""
         x, (gamma_0, gamma_1) = self.encode(pixels, None), self.schedule.limits()
@@ -164,7 +162,7 @@ class VDM(GaussianPathModel):
         epsilon = self.draw_noise(x, generator)
         z = mixed(x, gamma_B, epsilon)
         output = self.network(z, TAU + (1.0 - TAU) * u_B, *condition)
-        diffusion_B = diffusion_nats(self._error(output, x, z, epsilon, gamma_B, clip), gamma_dot_B)
+        diffusion_B = diffusion_nats(self._error(output, x, epsilon, gamma_B), gamma_dot_B)
         _follow_squares(diffusion_B.detach() / self.dims, m_B, m_dot_B)
         z_0 = mixed(x, gamma_0, self.draw_noise(x, generator))
         return {
@@ -173,27 +171,13 @@ class VDM(GaussianPathModel):
             "reconstruction": reconstruction_nats(pixels, z_0, gamma_0, self.levels),
         }
 
-    def _error(
-        self, output: Tensor, x: Tensor, z: Tensor, epsilon: Tensor, gamma_B: Tensor, clip: bool
-    ) -> Tensor:
-        """ε − ε̂; with v = αε − σx that is α(v − v̂), and in any case (α/σ)(x̂ − x)."""
+    def _error(self, output: Tensor, x: Tensor, epsilon: Tensor, gamma_B: Tensor) -> Tensor:
+        """ε − ε̂; with v = αε − σx that is α(v − v̂)."""
+        if self.prediction == "epsilon":
+            return epsilon - output
         gamma = gamma_B.view(-1, 1, 1, 1)
         alpha, sigma = (-gamma).sigmoid().sqrt(), gamma.sigmoid().sqrt()
-        if self.prediction == "v":
-            error = alpha * (alpha * epsilon - sigma * x - output)
-        else:
-            error = epsilon - output
-        if not clip:
-            return error
-        x_hat = (x + error * sigma / alpha).clamp(-1.0, 1.0)
-        return (x_hat - x) * alpha / sigma
-
-    def _protocol(self, draws: int) -> str:
-        start, end = (float(value) for value in self.schedule.limits())
-        return (
-            f"variational bound in continuous time, learned log-SNR from {-end:.2f} to {-start:.2f}, "
-            f"{draws} times an image, softmax decoder"
-        )
+        return alpha * (alpha * epsilon - sigma * x - output)
 
 
 def _follow_squares(nats_B: Tensor, *courses: Tensor) -> None:

@@ -55,7 +55,7 @@ def test_every_model_and_verb_is_listed() -> None:
         assert f"| `{name}` |" in README
     for name in [*catalogue.names(), *GRIDS]:
         assert f"`{name}`" in README or f"`-{name.removeprefix('dpmpp-')}`" in README, name
-    for verb in ("run", "plan", "ls", "report", "peers", "doctor"):
+    for verb in ("run", "plan", "ls", "report", "peers", "verify", "doctor"):
         assert f"| `noisebench {verb}" in README
 
 

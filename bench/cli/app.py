@@ -118,6 +118,17 @@ def peers(
 
 
 @app.command()
+def verify(
+    suite: Annotated[str, typer.Argument(help="A suite whose solver settings are checked too.")] = "",
+    as_json: Json = False,
+) -> int:
+    """Check this installation's likelihoods against closed-form truth; with a suite also its solvers."""
+    from bench.cli.verify import show_verification
+
+    return OK if show_verification(suite, as_json) else FAILED
+
+
+@app.command()
 def doctor(
     results: Results = RESULTS,
     fix: Annotated[bool, typer.Option("--fix", help="Remove what is damaged or left over.")] = False,

@@ -2,37 +2,40 @@
 
 With nats ℓᵢ of n images, bits = mean(ℓᵢ) / (D ln 2), standard error = sd(ℓᵢ) / (√n D ln 2). The images
 are the sample; noise of dequantisation and of divergence probes differs between images and is part of it.
+Where an estimate has several draws of either, the error is split: with V the variance of an image's mean
+over its draws, √(V̄/n) is theirs, and what is left of the whole is the data's.
+
+`evaluate_nll` is the entry, for the harness and for others.
 """
 
 from __future__ import annotations
 
-import math
+import functools
 import time
 
 import numpy as np
-import torch
 
 from bench.cells import Cell
 from bench.metrics.anchors import anchors
+from bench.metrics.nll import (
+    NATS,
+    VARIANCES,
+    bits_per_dimension,
+    doubled_steps,
+    evaluate_nll,
+    standard_errors,
+)
 from bench.records import Record
 from bench.store import Part
-from bench.workbench import Workbench, counted
-from models.base import ImageModel, Likelihood, LikelihoodUnavailable
-from models.seeds import derive_seed
+from bench.workbench import Workbench
+from models.base import LikelihoodUnavailable
 
 METRIC = "bits/dim"
 UNIT = "bits/dim"
-NATS = "nats"
+DOUBLED = 32
+"""Images on which fixed steps are checked against twice as many."""
 GIVEN = {"label": "given the label", "text": "given the caption"}
 """What the likelihood of a conditional model is called where it is told the condition."""
-
-
-def bits_per_dimension(nats: np.ndarray, dims: int) -> tuple[float, float, float]:
-    """Mean of per-image nats as bits per dimension, and the ends of its 95 % interval (normal)."""
-    bits = np.asarray(nats, np.float64) / (dims * math.log(2.0))
-    error = bits.std(ddof=1) / math.sqrt(len(bits)) if len(bits) > 1 else 0.0
-    mean = float(bits.mean())
-    return mean, mean - 1.96 * error, mean + 1.96 * error
 
 
 class Bits:
@@ -43,75 +46,71 @@ class Bits:
         settings, model, shard = cell.spec["likelihood"], bench.model(cell), cell.shard(index)
         device = bench.runtime.device
         pixels = bench.pixels(settings["split"])[shard.start : shard.stop].to(device)
+        how = {"seed": cell.spec["seed"], "batch": settings["batch"], "shard": index, **settings["options"]}
         started = time.perf_counter()
-        with counted(model.network) as evaluations:
-            try:
-                found = self._nats(cell, index, model, pixels, None)
-            except LikelihoodUnavailable as reason:
-                return Part({}, {"unavailable": str(reason) or "the family has no likelihood"})
+        try:
+            found = evaluate_nll(model, pixels, **how)
+        except LikelihoodUnavailable as reason:
+            return Part({}, {"unavailable": str(reason) or "the family has no likelihood"})
         info = {
-            "kind": found[0].kind,
-            "protocol": found[0].protocol,
-            "nfe": evaluations.rows / len(pixels),
+            "kind": found.kind,
+            "protocol": found.how,
+            "nfe": found.nfe,
+            "nfe_max": found.nfe_max,
+            "draws": found.draws_are,
             "seconds": time.perf_counter() - started,
         }
-        arrays = {NATS: torch.cat([part.nats for part in found]).double().cpu().numpy()}
-        for name in found[0].breakdown:
-            arrays[name] = torch.cat([part.breakdown[name] for part in found]).double().cpu().numpy()
+        if index == 0 and settings["options"].get("steps"):
+            info["doubled"] = doubled_steps(model, pixels[:DOUBLED], **how)
+        arrays = dict(found.arrays)
         known = bench.condition(model, settings["split"])
         if known is not None:
             # The same noise as without the condition, so that the difference is the condition's.
             told = known[shard.start : shard.stop].to(device)
-            given = self._nats(cell, index, model, pixels, told)
-            arrays[GIVEN[model.conditioning.kind]] = (
-                torch.cat([part.nats for part in given]).double().cpu().numpy()
-            )
+            arrays[GIVEN[model.conditioning.kind]] = evaluate_nll(model, pixels, told, **how).nats
         return Part(arrays, info)
 
-    def _nats(
-        self, cell: Cell, index: int, model: ImageModel, pixels: torch.Tensor, told: torch.Tensor | None
-    ) -> list[Likelihood]:
-        """The likelihoods of a shard batch by batch, all from the shard's own generator."""
-        settings = cell.spec["likelihood"]
-        seed = derive_seed("likelihood", cell.spec["seed"], index)
-        generator = torch.Generator(pixels.device).manual_seed(seed)
-        batches = pixels.split(settings["batch"])
-        conditions = [None] * len(batches) if told is None else told.split(settings["batch"])
-        with torch.no_grad():
-            return [
-                model.nll(batch, condition, generator, **settings["options"])
-                for batch, condition in zip(batches, conditions, strict=True)
-            ]
-
     def records(self, cell: Cell, parts: list[Part], bench: Workbench) -> list[Record]:
-        """Bits per dimension, and the same for each part it consists of; or why there is none."""
+        """Bits per dimension, the same for each part it consists of, and its errors; or why there is none."""
         if "unavailable" in parts[0].info:
             reason = str(parts[0].info["unavailable"])
             return [bench.row(cell, metric=METRIC, unit=UNIT, status="n/a", protocol=reason)]
         info, n = parts[0].info, sum(cell.items)
-        sizes = np.asarray(cell.items)
+        sizes, dims = np.asarray(cell.items), bench.data.dims
         nfe = float((np.asarray([part.info["nfe"] for part in parts]) * sizes).sum() / sizes.sum())
+        row = functools.partial(
+            bench.row,
+            cell,
+            unit=UNIT,
+            kind=info["kind"],
+            nfe=nfe,
+            n=n,
+            seconds=sum(part.info["seconds"] for part in parts),
+        )
         protocol = f"{info['protocol']}, {bench.data.name} {cell.spec['likelihood']['split']} n={n}"
+        arrays = {name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays}
         records = []
-        for name in parts[0].arrays:
-            nats = np.concatenate([part.arrays[name] for part in parts])
-            value, low, high = bits_per_dimension(nats, bench.data.dims)
+        for name, nats in arrays.items():
+            if name in VARIANCES:
+                continue
+            value, low, high = bits_per_dimension(nats, dims)
+            metric = METRIC if name == NATS else f"{METRIC} ({name})"
+            records.append(row(metric=metric, value=value, low=low, high=high, protocol=protocol))
+        records.sort(key=lambda record: record.metric != METRIC)
+        errors = standard_errors(arrays, dims, info["draws"])
+        for name, value in errors.items() if len(errors) > 1 else ():
+            said = f"{protocol}; one standard error, which has no interval of its own"
+            records.append(row(metric=f"{METRIC} (standard error, {name})", value=value, protocol=said))
+        if "doubled" in info:
+            said = f"|bits(N steps) − bits(2N steps)| of the first {info['doubled']['n']} images: {protocol}"
             records.append(
-                bench.row(
-                    cell,
-                    metric=METRIC if name == NATS else f"{METRIC} ({name})",
-                    value=value,
-                    low=low,
-                    high=high,
-                    unit=UNIT,
-                    kind=info["kind"],
-                    nfe=nfe,
-                    n=n,
-                    seconds=sum(part.info["seconds"] for part in parts),
-                    protocol=protocol,
+                row(
+                    metric=f"{METRIC} (N − 2N steps)",
+                    protocol=said,
+                    **{name: info["doubled"][name] for name in ("value", "low", "high", "n")},
                 )
             )
-        return sorted(records, key=lambda record: record.metric != METRIC)
+        return records
 
 
 class Anchors:

@@ -31,10 +31,13 @@ def prior_nats(x: Tensor, gamma_1: Tensor) -> Tensor:
     return each.flatten(1).sum(1)
 
 
-def reconstruction_nats(pixels: Tensor, z: Tensor, gamma_0: Tensor, levels: int) -> Tensor:
-    """−ln softmax_k(−½(z/α − x_k)² e^{−γ_0}) at the pixels, x_k = 2k/(K−1) − 1: (B,) float64."""
+def reconstruction_nats(
+    pixels: Tensor, z: Tensor, gamma_0: Tensor, levels: int, reach: float = 1.0
+) -> Tensor:
+    """−ln softmax_k(−½(z/α − x_k)² e^{−γ_0}) at the pixels, x_k = reach·(2k/(K−1) − 1): (B,) float64."""
     gamma = gamma_0.double()
     places_K = 2.0 * torch.arange(levels, device=z.device, dtype=torch.float64) / (levels - 1) - 1.0
+    places_K = reach * places_K
     clean = z.double() / (-gamma).sigmoid().sqrt()
     logits = -0.5 * (clean[..., None] - places_K).square() * (-gamma).exp()
     chosen = logits.log_softmax(-1).gather(-1, pixels.long()[..., None])[..., 0]

@@ -5,7 +5,7 @@
 For a symmetric Jacobian S one probe has the variance 2 Σ_{i≠j} S_ij² with Rademacher z and 2‖S‖²_F with
 Gaussian z: signs cost nothing on the diagonal.
 
-Shapes: B batch, D dimensions; x and f(x) have one shape, (B, …).
+Shapes: B batch, D dimensions, P probes; x and f(x) have one shape, (B, …).
 """
 
 from __future__ import annotations
@@ -42,11 +42,17 @@ def product(f: Tensor, x: Tensor, z: Tensor, keep: bool = False, differentiable:
 
 def hutchinson(probes: Sequence[Tensor]) -> Divergence:
     """(f, x) to the mean of zᵀ(∂f/∂x)z over the probes, (B,)."""
+    each = each_probe(probes)
+    return lambda f, x: each(f, x).mean(0)
+
+
+def each_probe(probes: Sequence[Tensor]) -> Divergence:
+    """(f, x) to zᵀ(∂f/∂x)z of every probe, (P, B)."""
 
     def estimate(f: Tensor, x: Tensor) -> Tensor:
         last = len(probes) - 1
         parts = [inner(product(f, x, z, keep=index < last), z) for index, z in enumerate(probes)]
-        return torch.stack(parts).mean(0)
+        return torch.stack(parts)
 
     return estimate
 

@@ -14,7 +14,7 @@ Shapes: B batch, C channels, H height, W width, D = C·H·W, P probes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from models.denoiser import Denoiser
-from models.likelihood.divergence import PROBES, Divergence, exact, hutchinson
+from models.likelihood.divergence import PROBES, Divergence, each_probe, exact, hutchinson
 from models.names import unknown
 
 ADAPTIVE = {"dopri5": "dopri5", "dopri8": "dopri8", "bosh3": "bosh3"}
@@ -75,17 +75,21 @@ class Flow:
 
 
 def flow_log_density(
-    denoiser: Denoiser, x_BCHW: Tensor, flow: Flow, generator: torch.Generator | None = None
+    denoiser: Denoiser,
+    x_BCHW: Tensor,
+    flow: Flow,
+    generator: torch.Generator | None = None,
+    each: bool = False,
 ) -> Tensor:
-    """ln p_0(x) of each image, (B,) float64 nats."""
+    """ln p_0(x) of each image, (B,) float64 nats; with `each` (P, B), one row a probe."""
     if denoiser.clip:
         raise ValueError("A clipped denoiser has no smooth flow: build it with clip=False.")
 
     def velocity(x: Tensor, t_B: Tensor) -> Tensor:
         return denoiser(x, t_B).velocity
 
-    x_1, integral = transport(velocity, x_BCHW, flow, generator)
-    return _prior_log_density(x_1, denoiser) + integral.double()
+    x_1, integral = transport(velocity, x_BCHW, flow, generator, each=each)
+    return _prior_log_density(x_1, denoiser.path.sigma(1.0)) + integral.double()
 
 
 def transport(
@@ -93,19 +97,28 @@ def transport(
     x_BCHW: Tensor,
     flow: Flow,
     generator: torch.Generator | None = None,
+    start: float = 0.0,
+    end: float = 1.0,
+    *,
+    each: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """x at t = 1 of x at t = 0, and ∫₀¹ ∇·f dt (B,), for a field f = velocity(x, t_B); no gradients."""
-    divergence = _divergence(x_BCHW, flow, generator)
+    """x at t = end of x at t = start, and ∫ ∇·f dt (B,), for a field f = velocity(x, t_B); no gradients.
+
+    each  the integral of every probe alone, (P, B); (1, B) where the divergence is exact
+    """
+    divergence = _divergence(x_BCHW, flow, generator, each)
+    columns = (flow.probes if flow.divergence == "hutchinson" else 1,) if each else ()
 
     def field(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         with torch.enable_grad():
             x = state[0].detach().requires_grad_()
             f = velocity(x, t.expand(len(x)))
             trace = divergence(f, x)
-        return f.detach(), trace.detach()
+        return f.detach(), trace.detach().T if each else trace.detach()
 
-    x_1, integral = solve(field, (x_BCHW, x_BCHW.new_zeros(len(x_BCHW))), flow)
-    return x_1, integral
+    zeros = x_BCHW.new_zeros(len(x_BCHW), *columns)
+    x_1, integral = solve(field, (x_BCHW, zeros), flow, start, end)
+    return x_1, integral.T if each else integral
 
 
 def solve(
@@ -115,20 +128,34 @@ def solve(
     start: float = 0.0,
     end: float = 1.0,
 ) -> tuple[Tensor, ...]:
-    """The state at t = end from that at t = start; gradients pass through the steps of a fixed solver."""
+    """The state at t = end from that at t = start; gradients pass through the steps of a fixed solver.
+
+    Every part of the state has a row an image. An adaptive step is accepted when the worst image is within
+    tolerance, see `worst_image`: no image's error is averaged away.
+    """
     x = state[0]
     span = torch.linspace(start, end, (flow.steps or 1) + 1, dtype=x.dtype, device=x.device)
     method = (ADAPTIVE | FIXED)[flow.solver]
-    path = odeint(field, state, span, rtol=flow.rtol, atol=flow.atol, method=method)
+    # Without `step_t` the last step would go beyond the end, where a path is not defined.
+    options = {"norm": worst_image, "step_t": span[-1:]} if flow.solver in ADAPTIVE else None
+    path = odeint(field, state, span, rtol=flow.rtol, atol=flow.atol, method=method, options=options)
     return tuple(part[-1] for part in path)
 
 
-def _divergence(x: Tensor, flow: Flow, generator: torch.Generator | None) -> Divergence:
+def worst_image(parts: Sequence[Tensor]) -> Tensor:
+    """The largest root mean square of a part of an image's state: of its entries, or of its integrals."""
+    worst = [part.reshape(len(part), -1).square().mean(1).amax() for part in parts]
+    return torch.stack(worst).amax().sqrt()
+
+
+def _divergence(x: Tensor, flow: Flow, generator: torch.Generator | None, each: bool = False) -> Divergence:
     probes = [PROBES[flow.law](x, generator) for _ in range(flow.probes)]
-    return exact if flow.divergence == "exact" else hutchinson(probes)
+    if flow.divergence == "exact":
+        return (lambda f, x: exact(f, x)[None]) if each else exact
+    return (each_probe if each else hutchinson)(probes)
 
 
-def _prior_log_density(x_1: Tensor, denoiser: Denoiser) -> Tensor:
-    sigma, x = denoiser.path.sigma(1.0), x_1.double().flatten(1)
+def _prior_log_density(x_1: Tensor, sigma: float) -> Tensor:
+    x = x_1.double().flatten(1)
     constant = x.shape[1] * math.log(sigma * math.sqrt(2.0 * math.pi))
     return -0.5 * (x / sigma).square().sum(1) - constant

@@ -119,11 +119,18 @@ def predict(denoiser: Denoiser, x_0: Tensor, t: float, noise: Callable[[Tensor],
 
 
 def squared_error_moments(
-    denoiser: Denoiser, x_0: Tensor, grid: Sequence[float], noise: Callable[[Tensor], Tensor]
+    denoiser: Denoiser,
+    x_0: Tensor,
+    grid: Sequence[float],
+    noise: Callable[[Tensor], Tensor],
+    reach: float = math.inf,
 ) -> Tensor:
-    """Mean (x_0 − x̂_0)² over a batch for each time but the last: (T, C, H, W) float64."""
-    errors = [(x_0 - predict(denoiser, x_0, t, noise).x0).double().square().mean(0) for t in grid[:-1]]
-    return torch.stack(errors)
+    """Mean (x_0 − x̂_0)² over a batch for each time but the last: (T, C, H, W) float64.
+
+    reach  x_0 lies within ± this, and x̂_0 is clamped to it
+    """
+    found = (predict(denoiser, x_0, t, noise).x0.clamp(-reach, reach) for t in grid[:-1])
+    return torch.stack([(x_0 - x_hat).double().square().mean(0) for x_hat in found])
 
 
 def variational_bound(
@@ -133,18 +140,22 @@ def variational_bound(
     variances: Sequence[ReverseVariance],
     decoder: Callable[[Tensor, Tensor], Tensor],
     noise: Callable[[Tensor], Tensor],
+    reach: float = math.inf,
 ) -> Bound:
-    """The bound of each image; `decoder(mean, variance)` gives −ln P of the data entry by entry."""
+    """The bound of each image; `decoder(mean, variance)` gives −ln P of the data entry by entry.
+
+    reach  x_0 lies within ± this, and x̂_0 is clamped to it
+    """
     if len(variances) != len(grid) - 1:
         raise ValueError(f"A grid of {len(grid) - 1} steps needs as many variances, not {len(variances)}.")
     path, rows = denoiser.path, []
     for (t, s), reverse in zip(pairwise(grid), variances, strict=True):
         found = predict(denoiser, x_0, t, noise)
-        variance = reverse(found) if callable(reverse) else reverse
+        variance, x_hat = reverse(found) if callable(reverse) else reverse, found.x0.clamp(-reach, reach)
         if s > 0:
-            nats = step_nats(path, t, s, (x_0 - found.x0).double().square(), variance)
+            nats = step_nats(path, t, s, (x_0 - x_hat).double().square(), variance)
         else:
-            nats = decoder(found.x0, variance)
+            nats = decoder(x_hat, variance)
         rows.append(nats.flatten(1).sum(1))
     empty = x_0.new_zeros((0, len(x_0)), dtype=torch.float64)
     steps_TB = torch.stack(rows[:-1]) if len(rows) > 1 else empty

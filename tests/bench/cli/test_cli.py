@@ -96,5 +96,5 @@ def test_the_command_is_also_a_module() -> None:
         timeout=60,
     )
     assert done.returncode == 0
-    for verb in ("run", "plan", "ls", "report", "doctor"):
+    for verb in ("run", "plan", "ls", "report", "peers", "verify", "doctor"):
         assert verb in done.stdout
