@@ -159,10 +159,11 @@ def straight_log_density(
         return path.alpha(t) + path.sigma(t)
 
     def slope(scaled: Tensor, log_noise_B: Tensor) -> Tensor:
-        log_noise = float(log_noise_B[0])
-        t = path.t_of_log_snr(-2.0 * log_noise)
-        found, v = denoiser(scale(t) * scaled, t), path.sigma(t) / scale(t)
-        return v * (1.0 - v) * (found.epsilon - found.x0)
+        t_B = path.t_of_log_snr(-2.0 * log_noise_B.double())
+        wide = t_B.view(-1, 1, 1, 1)
+        sizes, v = path.alpha(wide) + path.sigma(wide), (log_noise_B.double()).sigmoid().view(-1, 1, 1, 1)
+        found = denoiser(sizes.to(scaled.dtype) * scaled, t_B.to(scaled.dtype))
+        return (v * (1.0 - v)).to(scaled.dtype) * (found.epsilon - found.x0)
 
     if start <= 0:
         raise ValueError(

@@ -14,7 +14,7 @@ Shapes: B batch, C channels, H height, W width, D = C·H·W, P probes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -22,12 +22,14 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from models.denoiser import Denoiser
+from models.likelihood.adaptive import PAIRS, solve_adaptive
 from models.likelihood.divergence import PROBES, Divergence, each_probe, exact, hutchinson
 from models.names import unknown
 
-ADAPTIVE = {"dopri5": "dopri5", "dopri8": "dopri8", "bosh3": "bosh3"}
+ADAPTIVE = tuple(PAIRS)
 FIXED = {"euler": "euler", "midpoint": "midpoint", "heun": "heun2", "rk4": "rk4"}
 """Solvers of equal steps, and their names in torchdiffeq."""
+SOLVERS = (*ADAPTIVE, *FIXED)
 DIVERGENCES = ("hutchinson", "exact")
 
 
@@ -35,7 +37,8 @@ DIVERGENCES = ("hutchinson", "exact")
 class Flow:
     """How the flow is solved.
 
-    solver      dopri5, dopri8, bosh3 with rtol and atol; euler, midpoint, heun, rk4 with equal steps
+    solver      dopri5, bosh3 with rtol and atol, which each image meets by steps of its own;
+                euler, midpoint, heun, rk4 with equal steps
     divergence  `exact`, or `hutchinson` with the mean of so many probes
     law         of a probe: `rademacher` or `gaussian`
     """
@@ -49,8 +52,8 @@ class Flow:
     law: str = "rademacher"
 
     def __post_init__(self) -> None:
-        if self.solver not in ADAPTIVE | FIXED:
-            raise ValueError(f"There is no solver '{self.solver}': use one of {', '.join(ADAPTIVE | FIXED)}.")
+        if self.solver not in SOLVERS:
+            raise ValueError(unknown("solver", self.solver, SOLVERS))
         if self.divergence not in DIVERGENCES:
             raise ValueError(f"A divergence is {' or '.join(DIVERGENCES)}, and not {self.divergence!r}.")
         if (self.solver in FIXED) != (self.steps is not None) or (self.steps or 1) < 1:
@@ -69,7 +72,7 @@ class Flow:
         if self.solver in FIXED:
             solver = f"{self.solver} {self.steps} steps"
         else:
-            solver = f"{self.solver} rtol={self.rtol:g} atol={self.atol:g}"
+            solver = f"{self.solver} rtol={self.rtol:g} atol={self.atol:g} per image"
         probes = "exact divergence" if self.divergence == "exact" else f"{self.law}×{self.probes}"
         return f"ode {solver}, {probes}"
 
@@ -130,22 +133,15 @@ def solve(
 ) -> tuple[Tensor, ...]:
     """The state at t = end from that at t = start; gradients pass through the steps of a fixed solver.
 
-    Every part of the state has a row an image. An adaptive step is accepted when the worst image is within
-    tolerance, see `worst_image`: no image's error is averaged away.
+    Every part of the state has a row an image; the field is told one time, or with an adaptive solver a time
+    for each image, see `models.likelihood.adaptive`.
     """
+    if flow.solver in ADAPTIVE:
+        return solve_adaptive(field, state, flow.solver, flow.rtol, flow.atol, start, end)
     x = state[0]
     span = torch.linspace(start, end, (flow.steps or 1) + 1, dtype=x.dtype, device=x.device)
-    method = (ADAPTIVE | FIXED)[flow.solver]
-    # Without `step_t` the last step would go beyond the end, where a path is not defined.
-    options = {"norm": worst_image, "step_t": span[-1:]} if flow.solver in ADAPTIVE else None
-    path = odeint(field, state, span, rtol=flow.rtol, atol=flow.atol, method=method, options=options)
+    path = odeint(field, state, span, method=FIXED[flow.solver])
     return tuple(part[-1] for part in path)
-
-
-def worst_image(parts: Sequence[Tensor]) -> Tensor:
-    """The largest root mean square of a part of an image's state: of its entries, or of its integrals."""
-    worst = [part.reshape(len(part), -1).square().mean(1).amax() for part in parts]
-    return torch.stack(worst).amax().sqrt()
 
 
 def _divergence(x: Tensor, flow: Flow, generator: torch.Generator | None, each: bool = False) -> Divergence:

@@ -45,7 +45,7 @@ def _ours(field: Field, x: Tensor, flow: Flow) -> Tensor:
     """ln p of (B, D), as images of one row."""
 
     def velocity(x_BCHW: Tensor, t_B: Tensor) -> Tensor:
-        return field(x_BCHW.flatten(1), t_B[:1]).view(x_BCHW.shape)
+        return field(x_BCHW.flatten(1), t_B).view(x_BCHW.shape)
 
     z, integral = transport(velocity, x.view(-1, 1, 1, D), flow)
     return _normal(z) + integral
@@ -55,7 +55,7 @@ def _ours(field: Field, x: Tensor, flow: Flow) -> Tensor:
     "flow",
     [
         Flow("dopri5", 1e-8, 1e-8, divergence="exact"),
-        Flow("dopri8", 1e-8, 1e-8, divergence="exact"),
+        Flow("dopri5", 1e-9, 1e-9, divergence="exact"),
         Flow("rk4", steps=64, divergence="exact"),
     ],
     ids=lambda flow: flow.protocol,

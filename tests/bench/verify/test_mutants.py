@@ -71,8 +71,8 @@ MUTANTS = (
     Mutant(
         "noise without its entropy",
         flow.FlowEstimate.__call__,
-        "log_q_B - kept",
-        "0 * log_q_B - kept",
+        "log_q_B - log_p_PB",
+        "0 * log_q_B - log_p_PB",
         "units",
         "truncated",
     ),
