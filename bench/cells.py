@@ -255,6 +255,7 @@ class Planner:
                 "options": options,
                 "images": images,
                 "batch": settings.batch,
+                "marginal": settings.marginal,
                 "shard": SHARD,
                 "split": "test",
             },

@@ -131,6 +131,15 @@ def check_options(path: str, options: dict[str, Any], method: str, what: str) ->
             raise unknown(f"{what} of {path}", name, valid)
 
 
+def nll_options(path: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a model's `nll` as given, and its defaults for the others."""
+    found: Any = model_class(path)
+    if hasattr(found, "likelihood_options"):
+        return {**found.likelihood_options(options.get("estimator", "")), **options}
+    parameters = inspect.signature(found.nll).parameters.values()
+    return {**{one.name: one.default for one in parameters if one.default is not one.empty}, **options}
+
+
 def build(path: str, options: dict[str, Any], shape: tuple[int, int, int], levels: int) -> ImageModel:
     """A model with fresh weights; a refused option becomes one sentence."""
     check_options(path, options, "__init__", "option")

@@ -21,6 +21,8 @@ from bench.identity import content_key
 
 Metric = Literal["quality", "likelihood", "throughput", "certificates"]
 METRICS: tuple[Metric, ...] = ("quality", "likelihood", "throughput", "certificates")
+SHORT = {"nll": "likelihood", "fid": "quality"}
+"""What people call metrics on the command line."""
 
 
 class Training(Strict):
@@ -96,10 +98,14 @@ class Quality(Strict):
 
 
 class Likelihood(Strict):
-    """Test images whose likelihood is taken (null: all of them), in inner batches of `batch`."""
+    """Test images whose likelihood is taken (null: all of them), in inner batches of `batch`.
+
+    marginal  of models that are told labels, also with the label summed out: evaluations for every class
+    """
 
     images: Positive | None = None
     batch: Positive = 64
+    marginal: bool = False
 
     @model_validator(mode="after")
     def _batch_divides_shard(self) -> Likelihood:
@@ -282,6 +288,7 @@ def select(suite: Suite, models: Sequence[str], samplers: Sequence[str], metrics
     for name in samplers:
         if name not in offered:
             raise unknown(f"sampler in suite {suite.name}", name, offered, "See: noisebench ls samplers.")
+    metrics = [SHORT.get(name, name) for name in metrics]
     for name in metrics:
         if name not in METRICS:
             raise unknown("metric", name, METRICS)

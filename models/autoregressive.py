@@ -66,7 +66,7 @@ class AutoregressiveModel(UnconditionalModel):
         self.check_levels(pixels)
         nats_B = self._nats_BD(pixels, self._labels(condition, len(pixels))).double().sum(1)
         given = "" if condition is None else ", given the label"
-        return Likelihood(nats_B, "exact", self.law + given)
+        return Likelihood(nats_B, "exact", self.law + given, floor=0.0)
 
     def check_condition(self, condition: Tensor | None) -> None:
         """ValueError where labels are given to a model without classes; their range is checked on use."""

@@ -34,12 +34,15 @@ class Likelihood:
     kind       `exact`, `bound` (from above, in expectation) or `estimate` (neither)
     protocol   how the number was obtained, in words fit to stand beside it
     breakdown  named parts or companions of the number, each (B,) nats
+    floor      nats that every image costs at least; None where those of one image scatter, and only their
+               mean cannot be below 0
     """
 
     nats: Tensor
     kind: LikelihoodKind
     protocol: str
     breakdown: dict[str, Tensor] = field(default_factory=dict)
+    floor: float | None = None
 
 
 class ImageModel(nn.Module, ABC):

@@ -12,19 +12,16 @@ from __future__ import annotations
 
 import functools
 import time
+from typing import Any
 
 import numpy as np
 
+from bench import registry
 from bench.cells import Cell
 from bench.metrics.anchors import anchors
-from bench.metrics.nll import (
-    NATS,
-    VARIANCES,
-    bits_per_dimension,
-    doubled_steps,
-    evaluate_nll,
-    standard_errors,
-)
+from bench.metrics.marginal_nll import evaluate_marginal_nll
+from bench.metrics.nll import NATS, VARIANCES, bits_per_dimension, evaluate_nll, standard_errors
+from bench.metrics.solver_ladder import ladder
 from bench.records import Record
 from bench.store import Part
 from bench.workbench import Workbench
@@ -32,8 +29,11 @@ from models.base import LikelihoodUnavailable
 
 METRIC = "bits/dim"
 UNIT = "bits/dim"
-DOUBLED = 32
-"""Images on which fixed steps are checked against twice as many."""
+LADDER = 32
+"""Images on which a solver's setting is compared with coarser and finer ones."""
+TERMS = ("terms", "terms.log_snr")
+"""Arrays of a variational sum: nats of each image and step, and the log-SNRs between which the steps go."""
+MARGINAL = "label summed out"
 GIVEN = {"label": "given the label", "text": "given the caption"}
 """What the likelihood of a conditional model is called where it is told the condition."""
 
@@ -60,9 +60,14 @@ class Bits:
             "draws": found.draws_are,
             "seconds": time.perf_counter() - started,
         }
-        if index == 0 and settings["options"].get("steps"):
-            info["doubled"] = doubled_steps(model, pixels[:DOUBLED], **how)
+        known_options = registry.nll_options(cell.spec["model"]["path"], settings["options"])
+        if index == 0 and "solver" in known_options:
+            info["ladder"] = ladder(model, pixels[:LADDER], known_options, **how)
         arrays = dict(found.arrays)
+        if found.terms is not None:
+            arrays |= dict(zip(TERMS, map(np.asarray, found.terms), strict=True))
+        if settings["marginal"] and model.conditioning.kind == "label":
+            arrays[MARGINAL] = evaluate_marginal_nll(model, pixels, **how).nats
         known = bench.condition(model, settings["split"])
         if known is not None:
             # The same noise as without the condition, so that the difference is the condition's.
@@ -82,35 +87,41 @@ class Bits:
             bench.row,
             cell,
             unit=UNIT,
-            kind=info["kind"],
             nfe=nfe,
             n=n,
             seconds=sum(part.info["seconds"] for part in parts),
         )
         protocol = f"{info['protocol']}, {bench.data.name} {cell.spec['likelihood']['split']} n={n}"
-        arrays = {name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays}
+        names = [name for name in parts[0].arrays if name not in TERMS]
+        arrays = {name: np.concatenate([part.arrays[name] for part in parts]) for name in names}
         records = []
         for name, nats in arrays.items():
             if name in VARIANCES:
                 continue
             value, low, high = bits_per_dimension(nats, dims)
             metric = METRIC if name == NATS else f"{METRIC} ({name})"
-            records.append(row(metric=metric, value=value, low=low, high=high, protocol=protocol))
+            kind = "estimate" if name == MARGINAL and info["kind"] != "exact" else info["kind"]
+            records.append(row(metric=metric, value=value, low=low, high=high, protocol=protocol, kind=kind))
         records.sort(key=lambda record: record.metric != METRIC)
         errors = standard_errors(arrays, dims, info["draws"])
         for name, value in errors.items() if len(errors) > 1 else ():
             said = f"{protocol}; one standard error, which has no interval of its own"
-            records.append(row(metric=f"{METRIC} (standard error, {name})", value=value, protocol=said))
-        if "doubled" in info:
-            said = f"|bits(N steps) − bits(2N steps)| of the first {info['doubled']['n']} images: {protocol}"
-            records.append(
-                row(
-                    metric=f"{METRIC} (N − 2N steps)",
-                    protocol=said,
-                    **{name: info["doubled"][name] for name in ("value", "low", "high", "n")},
-                )
-            )
+            metric = f"{METRIC} (standard error, {name})"
+            records.append(row(metric=metric, value=value, protocol=said, kind=info["kind"]))
+        if "ladder" in info:
+            records.append(row(**_finer(info["ladder"], protocol), kind=info["kind"]))
         return records
+
+
+def _finer(rungs: list[dict[str, Any]], protocol: str) -> dict[str, Any]:
+    """The setting's distance to the finest of its ladder, as columns of a record."""
+    (own,), finest = [rung for rung in rungs if rung["own"]], rungs[-1]
+    low, high = own["low"], own["high"]
+    low, high = (low, high) if own["difference"] >= 0 else (-high, -low)
+    said = f"|bits({own['setting']}) − bits({finest['setting']})| of the first {own['n']} images"
+    value = abs(own["difference"])
+    columns = {"value": value, "low": low, "high": high, "n": own["n"]}
+    return {"metric": f"{METRIC} (solver)", "protocol": f"{said}: {protocol}", **columns}
 
 
 class Anchors:

@@ -6,7 +6,7 @@ Shapes: B batch, n images, M draws of dequantisation or noise, P probes of the d
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from bench.cells import SHARD
 from bench.errors import CellFailed
 from bench.workbench import counted
 from models.base import ImageModel, Likelihood
+from models.likelihood.chain import ChainLikelihood
 from models.seeds import derive_seed
 
 NATS = "nats"
@@ -42,6 +43,8 @@ class Evaluation:
     kind, how     exact, bound or estimate, and the model's own protocol
     nfe, nfe_max  evaluations of the network for one image: mean, and of the costliest batch
     draws_are     what was drawn more than once: dequantisation, or draws of noise
+    terms         of a variational sum: the nats of each image and reverse step (n, T), float32, and the
+                  log-SNRs between which the steps go, (T + 1,), from noise to data
     """
 
     arrays: dict[str, np.ndarray]
@@ -52,6 +55,7 @@ class Evaluation:
     nfe_max: float
     draws_are: str
     settings: str
+    terms: tuple[np.ndarray, Sequence[float]] | None = None
 
     @property
     def nats(self) -> np.ndarray:
@@ -97,13 +101,14 @@ def evaluate_nll(
     repeats    of the whole, with other noise; their mean is taken, and their spread known
     options    the protocol of the model's `nll`: estimator, solver, steps, probes …
 
-    Raises CellFailed with the images whose likelihood is not finite, and LikelihoodUnavailable where there
-    is none; ValueError for options that the model refuses.
+    Raises CellFailed with the images whose likelihood is not finite or more than can be, and
+    LikelihoodUnavailable where there is none; ValueError for options that the model refuses.
     """
     if min(len(pixels), repeats, batch) < 1:
         raise ValueError("A likelihood needs one or more images, repeats and images of a batch.")
     costs: list[tuple[float, int]] = []
     found: list[dict[str, np.ndarray]] = []
+    terms: list[np.ndarray] = []
     last: Likelihood | None = None
     for index, start in enumerate(range(0, len(pixels), SHARD), shard):
         rows = slice(start, start + SHARD)
@@ -118,7 +123,9 @@ def evaluate_nll(
                 costs.append(cost)
         last = of_repeats[0][0]
         found.append(_merged(of_repeats))
+        terms += [_terms(part) for part in of_repeats[0] if isinstance(part, ChainLikelihood)]
         _check_finite(found[-1][NATS], index * SHARD)
+        check_possible(found[-1][NATS], last.floor, last.kind, index * SHARD)
     assert last is not None
     weights = np.asarray([n for _, n in costs])
     nfe = np.asarray([rows for rows, _ in costs])
@@ -133,6 +140,7 @@ def evaluate_nll(
         repeats * float(nfe.max()),
         "dequantisation" if getattr(last, "draws", None) is not None else "draws of noise",
         f"seed {seed}, batch {batch}, {next(model.parameters()).dtype}".replace("torch.", ""),
+        (np.concatenate(terms), last.log_snr) if isinstance(last, ChainLikelihood) else None,
     )
 
 
@@ -185,6 +193,31 @@ def _check_finite(nats: np.ndarray, first: int) -> None:
         raise CellFailed(f"the likelihood is not finite for {len(bad)} of {len(nats)} images: {some}{more}")
 
 
+def _terms(found: ChainLikelihood) -> np.ndarray:
+    return np.asarray(found.terms.diffusion_TB.T.float().cpu().numpy())
+
+
+def check_possible(nats: np.ndarray, floor: float | None, kind: str, first: int = 0) -> None:
+    """CellFailed where images are likelier than anything can be.
+
+    floor  what each image costs at least; None: only the mean cannot be less than 0
+    """
+    if floor is not None:
+        slack = 1e-6 * max(1.0, abs(floor))
+        bad = np.flatnonzero(nats < floor - slack)
+        if len(bad):
+            raise CellFailed(
+                f"bug: {len(bad)} of {len(nats)} images cost fewer nats than the {floor:.6g} of a certain "
+                f"image, image {first + int(bad[0])} {nats[bad[0]]:.6g}; please report it with the suite"
+            )
+        return
+    error = nats.std(ddof=1) / math.sqrt(len(nats)) if len(nats) > 1 else math.inf
+    if nats.mean() + 4.0 * error < 0.0:
+        why = "take more steps or smaller tolerances; if that does not help, it is a bug"
+        why = why if kind == "estimate" else "bug: please report it with the suite"
+        raise CellFailed(f"the images are more than certain, with {nats.mean():.6g} nats in the mean: {why}")
+
+
 def standard_errors(arrays: dict[str, np.ndarray], dims: int, draws_are: str) -> dict[str, float]:
     """One standard error in bits per dimension: total, and data, draws and probes where they are known.
 
@@ -202,12 +235,3 @@ def standard_errors(arrays: dict[str, np.ndarray], dims: int, draws_are: str) ->
     if OF_PROBES in arrays:
         squares["probes"] = probes
     return {name: math.sqrt(max(0.0, float(value))) / unit for name, value in squares.items()}
-
-
-def doubled_steps(model: ImageModel, pixels: Tensor, **options: Any) -> dict[str, Any]:
-    """|bits(N) − bits(2N)| for the same images, dequantisation and probes, with the interval of the mean."""
-    once = evaluate_nll(model, pixels, **options)
-    twice = evaluate_nll(model, pixels, **{**options, "steps": 2 * options["steps"]})
-    value, low, high = bits_per_dimension(once.nats - twice.nats, model.dims)
-    low, high = (low, high) if value >= 0 else (-high, -low)
-    return {"value": abs(value), "low": low, "high": high, "n": len(pixels)}

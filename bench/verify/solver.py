@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -56,18 +55,9 @@ def checks_of(source: str) -> list[Check]:
         for label, model in suite.models.items()
         for options in model.likelihoods
         if model.model not in registry.BUILTIN or registry.BUILTIN[model.model].likelihood != "n/a"
-        if "solver" in (known := options_of(model, options))
+        if "solver" in (known := registry.nll_options(registry.import_path(model.model), options))
         for check in _checks(label, Law(model, options, suite.dataset), flow_of(known))
     ]
-
-
-def options_of(model: Model, options: dict[str, Any]) -> dict[str, Any]:
-    """The options of an estimate with the defaults of its estimator."""
-    found: Any = registry.model_class(registry.import_path(model.model))
-    if hasattr(found, "likelihood_options"):
-        return {**found.likelihood_options(options.get("estimator", "")), **options}
-    parameters = inspect.signature(found.nll).parameters.values()
-    return {**{one.name: one.default for one in parameters if one.default is not one.empty}, **options}
 
 
 def flow_of(options: dict[str, Any]) -> Flow:

@@ -107,8 +107,8 @@ class _Steps:
         self.widths = [part[0].numel() for part in state]
         self.y_BN = torch.cat([part.flatten(1) if part.dim() > 1 else part[:, None] for part in state], 1)
         self.start, self.end, self.sign = start, end, 1.0 if end >= start else -1.0
-        times = {"dtype": torch.float64, "device": self.y_BN.device}
-        self.t_B = torch.full((len(self.y_BN),), start, **times)  # type: ignore[arg-type]
+        rows, device = len(self.y_BN), self.y_BN.device
+        self.t_B = torch.full((rows,), start, dtype=torch.float64, device=device)
         self.k_BN = self.slope(self.t_B, self.y_BN)
         finite_B = self.y_BN.isfinite().all(1) & self.k_BN.isfinite().all(1)
         self.lost_B = torch.where(finite_B, 0, LOST)

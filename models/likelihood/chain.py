@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,6 +25,7 @@ from models.likelihood.variational_bound import (
     VARIANCES,
     Bound,
     Variance,
+    floor_nats,
     reverse_variances,
     squared_error_moments,
     variational_bound,
@@ -78,11 +79,12 @@ class VariationalSum:
         reach, grid = model.reach_of_bounds(), model.chain_grid()
         kind: Variance = self.variance or model.bound_variance
         check_variance(model, kind)
+        variances = reverse_variances(model.path, grid, kind, fitted(model) if kind == "optimal" else None)
         found = variational_bound(
             model.denoiser(condition, clip=True, n=len(pixels)),
             reach * model.to_signed(pixels),
             grid,
-            reverse_variances(model.path, grid, kind, fitted(model) if kind == "optimal" else None),
+            variances,
             lambda mean, spread: discretised_gaussian_nats(
                 pixels, mean.double() / reach, spread / reach**2, model.levels
             ),
@@ -90,15 +92,21 @@ class VariationalSum:
             reach,
         )
         parts = {name: getattr(found, name) for name in ("prior", "diffusion", "reconstruction")}
-        return ChainLikelihood(found.total, "bound", protocol(model, grid, kind), parts, found, grid)
+        floor = floor_nats(model.path, grid, variances, reach / (model.levels - 1), model.dims)
+        log_snr = [float(model.path.log_snr(t)) for t in grid[:-1]]
+        said = protocol(model, grid, kind)
+        return ChainLikelihood(
+            found.total, "bound", said, parts, floor, terms=found, grid=grid, log_snr=log_snr
+        )
 
 
 @dataclass(frozen=True)
 class ChainLikelihood(Likelihood):
-    """A likelihood with the term of every step: `terms.diffusion_TB` at the times grid[:-2]."""
+    """A likelihood with the term of every step, `terms.diffusion_TB`, and the log-SNRs they go between."""
 
-    terms: Bound | None = None
-    grid: Sequence[float] = ()
+    terms: Bound = field(kw_only=True)
+    grid: Sequence[float] = field(kw_only=True)
+    log_snr: Sequence[float] = field(kw_only=True)
 
 
 @torch.no_grad()

@@ -103,7 +103,7 @@ class ContinuousBound:
             }
             for name, nats_B in parts.items():
                 sums[name] = sums.get(name, 0.0) + nats_B / self.draws
-        return Likelihood(torch.stack(list(sums.values())).sum(0), "bound", self._protocol(course), sums)
+        return Likelihood(torch.stack(list(sums.values())).sum(0), "bound", self._protocol(course), sums, 0.0)
 
     def _protocol(self, course: Course) -> str:
         start, end = float(course.gamma_0), float(course.gamma_1)

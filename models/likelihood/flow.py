@@ -112,7 +112,7 @@ class FlowEstimate:
             ]
         )
         return SampledLikelihood(
-            draws_MPB.mean((0, 1)), "estimate", self._protocol(model, law, t), {}, draws_MPB
+            draws_MPB.mean((0, 1)), "estimate", self._protocol(model, law, t), {}, None, draws_MPB
         )
 
     def time(self, model: GaussianPathModel, law: str, half: float) -> float:

@@ -71,6 +71,29 @@ def step_nats(
     return 0.5 * (spread - 1.0 - spread.log() + c.of_x0**2 * squared_error.double() / variance)
 
 
+def floor_nats(
+    path: GaussianPath, grid: Sequence[float], variances: Sequence[ReverseVariance], half: float, dims: int
+) -> float:
+    """What the sum says at least, of an image whose every pixel the network knows for certain; 0 if unknown.
+
+    Σ ½(r − 1 − ln r), r = small/variance, over the steps, and −ln Φ(half/σ) for an outermost level, whose
+    interval is open: variances that are not those of a certain pixel cost what no network can win back.
+
+    half  half the distance of two levels in x_0;  dims  entries of an image
+    """
+    *steps, last = variances
+    if any(callable(variance) for variance in variances):
+        return 0.0
+    total = 0.0
+    for (t, s), variance in zip(pairwise(grid[:-1]), steps, strict=True):
+        assert isinstance(variance, Tensor)
+        spread = posterior(path, t, s).small / variance.double().cpu()
+        total += float((0.5 * (spread - 1.0 - spread.log())).mean()) * dims
+    assert isinstance(last, Tensor)
+    inside = torch.special.log_ndtr(half / last.double().cpu().sqrt())
+    return total - float(inside.mean()) * dims
+
+
 def variance_limits(path: GaussianPath, grid: Sequence[float]) -> tuple[list[float], list[float]]:
     """`small` and `large` of each interval; at the last, where small would be 0, that of the one before."""
     steps = [posterior(path, t, s) for t, s in pairwise(grid)]

@@ -46,7 +46,7 @@ class Histogram(ImageModel):
     def nll(
         self, pixels: Tensor, condition: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Likelihood:
-        return Likelihood(self._nats(pixels).double(), "exact", "independent pixels")
+        return Likelihood(self._nats(pixels).double(), "exact", "independent pixels", floor=0.0)
 
     def sample(
         self, n: int, sampler: Sampler | None, seeds: Seeds, condition: Tensor | None = None
@@ -116,7 +116,9 @@ class Labelled(Histogram):
     def nll(
         self, pixels: Tensor, condition: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Likelihood:
-        return Likelihood(self._by_label(pixels, condition).double(), "exact", "pixels given the label")
+        return Likelihood(
+            self._by_label(pixels, condition).double(), "exact", "pixels given the label", floor=0.0
+        )
 
     def sample(
         self,

@@ -12,8 +12,13 @@ from torch import Tensor
 
 from bench.errors import CellFailed
 from bench.metrics.bits import evaluate_nll
-from bench.metrics.nll import OF_DRAWS, OF_PROBES, doubled_steps, standard_errors
+from bench.metrics.marginal_nll import evaluate_marginal_nll
+from bench.metrics.nll import OF_DRAWS, OF_PROBES, check_possible, standard_errors
+from bench.metrics.solver_ladder import ladder
 from models.base import Likelihood
+from models.conditioning import labels
+from models.denoiser import combination
+from models.diffusion import DDPM
 from models.flow_matching import RectifiedFlow
 from models.likelihood.flow import SampledLikelihood
 from tests.bench.toys import Histogram
@@ -47,7 +52,7 @@ class Noisy(Histogram):
         nats = draws.mean((0, 1))
         if bad >= 0:
             nats[bad] = math.nan
-        return SampledLikelihood(nats, "estimate", "known noise", {}, draws)
+        return SampledLikelihood(nats, "estimate", "known noise", {}, None, draws)
 
 
 def test_the_error_is_split_into_its_known_parts() -> None:
@@ -113,13 +118,113 @@ def test_adaptive_batches_differ_in_cost_and_the_largest_is_told() -> None:
     assert 0 < found.nfe <= found.nfe_max
 
 
-def test_twice_the_steps_is_the_same_question() -> None:
+def test_a_ladder_of_steps_asks_the_same_question() -> None:
     """Same dequantisation and probes, so that only the solver differs: the difference shrinks with steps."""
-    found = [
-        doubled_steps(_flow(), _pixels(8), solver="heun", steps=n, batch=8, estimator="ode") for n in (2, 16)
-    ]
-    assert 0 <= found[1]["value"] < found[0]["value"]
-    assert found[0]["low"] <= found[0]["value"] <= found[0]["high"]
+    options: dict[str, Any] = {"estimator": "ode", "solver": "heun", "steps": 8}
+    known = {**RectifiedFlow.likelihood_options("ode"), **options}
+    rungs = ladder(_flow(), _pixels(8), known, batch=8, **options)
+    assert [rung["setting"] for rung in rungs] == ["2 steps", "4 steps", "8 steps", "16 steps"]
+    assert [rung["own"] for rung in rungs] == [False, False, True, False]
+    assert [rung["nfe"] for rung in rungs] == [4, 8, 16, 32]
+    sizes = [abs(rung["difference"]) for rung in rungs]
+    assert sizes[0] > sizes[2] > sizes[3] == 0.0
+    assert all(rung["low"] <= rung["difference"] <= rung["high"] for rung in rungs)
+
+
+def test_a_ladder_of_tolerances_ends_at_a_tenth() -> None:
+    options: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4}
+    known = {**RectifiedFlow.likelihood_options(), **options}
+    rungs = ladder(_flow(), _pixels(4), known, batch=4, **options)
+    names = [f"tolerance {t}" for t in ("0.01", "0.001", "0.0001", "1e-05")]
+    assert [rung["setting"] for rung in rungs] == names
+    assert [rung["own"] for rung in rungs] == [False, False, True, False]
+    assert rungs[0]["nfe"] < rungs[3]["nfe"]
+
+
+def test_the_terms_of_a_sum_are_kept_with_their_noise_levels() -> None:
+    model = _flow()
+    model.calibrate(_pixels(64), torch.Generator().manual_seed(0))
+    found = evaluate_nll(model, _pixels(300), estimator="variational")
+    assert found.terms is not None
+    terms, log_snr = found.terms
+    assert terms.shape == (300, len(log_snr) - 1)
+    assert np.allclose(terms.sum(1), found.arrays["diffusion"], rtol=1e-4)
+    assert list(log_snr) == sorted(log_snr)
+    assert evaluate_nll(model, _pixels(8), estimator="continuous", draws=2).terms is None
+
+
+class TwoLabels(Histogram):
+    """P(x | c) of pixels that are 0 under label 0 and uniform under label 1."""
+
+    conditioning = labels(2)
+
+    def nll(
+        self, pixels: Tensor, condition: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Likelihood:
+        self.network(pixels)
+        assert condition is not None
+        zero = torch.where((pixels == 0).flatten(1).all(1), 0.0, math.inf)
+        uniform = torch.full((len(pixels),), self.dims * math.log(self.levels))
+        return Likelihood(torch.where(condition == 0, zero, uniform).double(), "exact", "toy", floor=0.0)
+
+
+def test_labels_are_summed_out() -> None:
+    """−ln(¼·[x = 0] + ¾·4⁻⁴); an image that is impossible under one label is named as not finite."""
+    model, pixels = TwoLabels(SHAPE, LEVELS), _pixels(8)
+    with pytest.raises(CellFailed, match="not finite"):
+        evaluate_marginal_nll(model, pixels)
+    zeros = torch.zeros_like(pixels[:3])
+    found = evaluate_marginal_nll(model, zeros, torch.tensor([0.25, 0.75]))
+    assert found.nats == pytest.approx(np.full(3, -math.log(0.25 + 0.75 * 4.0**-4)))
+    assert (found.kind, found.nfe) == ("exact", 2.0)
+    assert "summed over 2 labels" in found.protocol
+    with pytest.raises(ValueError, match="shares that add up to 1"):
+        evaluate_marginal_nll(model, zeros, torch.tensor([0.5, 0.6]))
+    with pytest.raises(ValueError, match="told no label"):
+        evaluate_marginal_nll(Histogram(SHAPE, LEVELS), zeros)
+
+
+def test_what_cannot_be_is_a_bug_and_said_so() -> None:
+    nats = np.array([3.0, 1.9, 4.0])
+    check_possible(nats, 1.9, "bound")
+    with pytest.raises(CellFailed, match=r"bug: 1 of 3 images .* the 2 of a certain image, image 513 1.9"):
+        check_possible(nats, 2.0, "bound", first=512)
+    noisy = np.random.default_rng(0).normal(-1.0, 1.0, 100)
+    check_possible(noisy + 1.0, None, "bound")  # single images may scatter below 0
+    with pytest.raises(CellFailed, match=r"more than certain.*bug: please report"):
+        check_possible(noisy, None, "bound")
+    with pytest.raises(CellFailed, match=r"more than certain.*take more steps"):
+        check_possible(noisy, None, "estimate")
+
+
+@pytest.mark.parametrize("variance", ["small", "large", "optimal"])
+def test_a_certain_network_meets_the_floor_of_its_variances(variance: str) -> None:
+    """Every pixel an outermost level, known for certain: the sum is the floor and its prior, to rounding."""
+    model = DDPM(SHAPE, LEVELS, network="dit", patch=1, width=8, depth=1, heads=1, timesteps=40).eval()
+    pixels = (3 * (_pixels(64) > 1)).to(torch.uint8)
+    model.calibrate(pixels, torch.Generator().manual_seed(0))
+    for rows in pixels[:4].split(1):
+        model.network = Known(model.to_signed(rows), model)
+        generator = torch.Generator().manual_seed(0)
+        found = model.nll(rows, None, generator, estimator="variational", variance=variance)
+        above = found.nats - found.breakdown["prior"]
+        assert found.floor is not None
+        assert float(above) == pytest.approx(found.floor, rel=1e-5, abs=1e-6)
+
+
+class Known(torch.nn.Module):
+    """Predicts what makes x̂_0 the known image, on the path and in the prediction of a model."""
+
+    def __init__(self, x_0: Tensor, model: DDPM) -> None:
+        super().__init__()
+        self.x_0 = torch.nn.Parameter(x_0, requires_grad=False)
+        self.path, self.kind = model.path, model.prediction
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        t = t.double().view(-1, 1, 1, 1)
+        epsilon = (x - self.path.alpha(t) * self.x_0) / self.path.sigma(t)
+        p, q = combination(self.kind, self.path, t)
+        return p * self.x_0 + q * epsilon
 
 
 def test_bounds_have_draws_of_noise() -> None:
