@@ -21,7 +21,7 @@ from models.networks.vector_field import VectorField
 from models.unconditional import at_least_one
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 DEFAULT = Flow("dopri5", 1e-5, 1e-5, divergence="exact")
 """How a density is solved where nothing is said."""
@@ -33,10 +33,10 @@ class FFJORD(DequantisedFlow):
     Chen et al. 2018 (1806.07366) with the estimate of the divergence of Grathwohl et al. 2019 (1810.01367)
     and the two regularisers of Finlay et al. 2020 (2002.02798), under which few steps are enough:
 
-        loss = −ln p/D + (λ_K ∫‖f‖² dt + λ_J ∫‖zᵀ∂f/∂x‖² dt)/D
+        loss = (−ln p + ln q)/D + (λ_K ∫‖f‖² dt + λ_J ∫‖zᵀ∂f/∂x‖² dt)/D
 
-    x_0 = e^s·logit((y + 1)/2) + c with y uniformly dequantised and one learned s and c a dimension, so the
-    density is on the open cube. Training goes through the steps of a fixed solver (first discretise, then
+    x_0 = e^s·logit((y + 1)/2) + c with y dequantised and one learned s and c a dimension, so the density
+    is on the open cube. Training goes through the steps of a fixed solver (first discretise, then
     optimise), one probe z an image and solution.
 
     shape     (C, H, W)                     levels    K
@@ -44,6 +44,7 @@ class FFJORD(DequantisedFlow):
     steps     of rk4, training and sampling: 4 evaluations each
     kinetic   λ_K                           jacobian  λ_J
     law       of z in training: `rademacher` or `gaussian`
+    dequantisation  `uniform` or `variational`  dequantiser  options of the latter: see `Dequantiser`
     """
 
     family = "continuous flow"
@@ -60,6 +61,8 @@ class FFJORD(DequantisedFlow):
         kinetic: float = 0.01,
         jacobian: float = 0.01,
         law: str = "rademacher",
+        dequantisation: str = "uniform",
+        dequantiser: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(shape, levels)
         at_least_one(features=features, blocks=blocks, steps=steps)
@@ -72,16 +75,18 @@ class FFJORD(DequantisedFlow):
         self.elementwise = Elementwise(shape)
         torch.nn.init.constant_(self.elementwise.s_CHW, -1.0)  # logits of levels are about 3 wide
         self.network = VectorField(shape, features, blocks)
+        self.dequantise_by(dequantisation, dequantiser)
 
     def loss(
         self, pixels: Tensor, condition: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
         """Nats a dimension by `steps` of rk4 and one probe, and the regularisers; mean over the batch."""
         self.check_pixels(pixels, condition)
-        x_BCHW, logit_B = self._to_start(self.dequantised(pixels, generator))
+        y_BCHW, log_q_B = self.dequantised(pixels, generator)
+        x_BCHW, logit_B = self._to_start(y_BCHW)
         z_BCHW = PROBES[self.law](x_BCHW, generator)
         x_1, integral_B, kinetic_B, jacobian_B = regularised(self.network, x_BCHW, z_BCHW, self.solver)
-        nats_B = -_normal(x_1) - integral_B - logit_B - self.dims * math.log(2.0 / self.levels)
+        nats_B = log_q_B - _normal(x_1) - integral_B - logit_B - self.dims * math.log(2.0 / self.levels)
         return (nats_B + self.kinetic * kinetic_B + self.jacobian * jacobian_B).mean().float() / self.dims
 
     @torch.no_grad()
@@ -100,7 +105,7 @@ class FFJORD(DequantisedFlow):
         law: str = "rademacher",
         dequantisation_samples: int = 1,
     ) -> Likelihood:
-        """−ln p(y) − D ln s by the solver asked for; the mean over samples of the dequantisation.
+        """−ln p(y) + ln q(u|k) − D ln s by the solver asked for, the mean over samples of u.
 
         An estimate, no bound: a coarse solver can flatter the model. The mean over the samples and not
         `DequantisedFlow`'s logarithm of a mean of densities, which the noise of a probe would flatter too.
@@ -109,14 +114,14 @@ class FFJORD(DequantisedFlow):
         self.check_levels(pixels)
         at_least_one(dequantisation_samples=dequantisation_samples)
         flow = Flow(solver, rtol, atol, steps, divergence, probes, law)
-        nats = torch.stack(
-            [
-                -self.log_density(self.dequantised(pixels, generator), (), flow, generator)
-                for _ in range(dequantisation_samples)
-            ]
-        )
+
+        def nats_of_one() -> Tensor:
+            y_BCHW, log_q_B = self.dequantised(pixels, generator)
+            return log_q_B - self.log_density(y_BCHW, (), flow, generator)
+
+        nats = torch.stack([nats_of_one() for _ in range(dequantisation_samples)])
         offset = -self.dims * math.log(2.0 / self.levels)
-        protocol = f"{flow.protocol}, uniform dequantisation×{dequantisation_samples}, s=2/{self.levels}"
+        protocol = f"{flow.protocol}, {self._dequantisation()}×{dequantisation_samples}, s=2/{self.levels}"
         return Likelihood(nats.mean(0) + offset, "estimate", protocol)
 
     def log_density(

@@ -5,6 +5,7 @@ Shapes: B batch, n images, C channels, H height, W width, D = C·H·W, K levels,
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import TYPE_CHECKING
 
@@ -12,19 +13,27 @@ import torch
 from torch import Tensor
 
 from models.base import Likelihood
+from models.names import unknown
+from models.networks.dequantiser import Dequantiser
 from models.unconditional import UnconditionalModel, at_least_one
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from models.samplers import Sampler
     from models.seeds import Seeds
+
+DEQUANTISATIONS = ("uniform", "variational")
+"""Laws q(u|k) of the place of y within its bin: one for all levels, or a flow that is learned with p."""
 
 
 class DequantisedFlow(UnconditionalModel):
     """ln p(y) = ln N(f(x); 0, I) + ln|det ∂f/∂x| + ln|dx/dy| with x = logit((y + 1)/2), y dequantised.
 
-    y = 2(k + u)/K − 1 with u uniform, so −ln P(k) ≤ E_u[−ln p(y)] − D·ln s with s = 2/K. The logit is a
-    bijection of the open cube and R^D, so the density integrates to one over the cube and no mass leaks
-    outside (there is no α: no rescaling, nothing to clip).
+    y = 2(k + u)/K − 1 with u ~ q(u|k), so −ln P(k) ≤ E_q[−ln p(y) + ln q(u|k)] − D·ln s with s = 2/K.
+    The logit is a bijection of the open cube and R^D, so the density integrates to one over the cube and
+    no mass leaks outside (there is no α: no rescaling, nothing to clip). q is uniform, ln q = 0, or the
+    `Dequantiser` of `dequantise_by`, trained with p by the same loss.
 
     A subclass builds `self.network`, the bijection f of R^D: forward(x, *condition, inverse=False) gives
     z in the shape of x and ln|det ∂z/∂x| (B,), and with `inverse` x of z and ln|det ∂x/∂z|. Where it sets
@@ -37,10 +46,33 @@ class DequantisedFlow(UnconditionalModel):
     condition_dropout: float = 0.0
     """Share of the conditions that training replaces by the null."""
 
+    def __init__(self, shape: tuple[int, int, int], levels: int) -> None:
+        super().__init__(shape, levels)
+        self.dequantiser: Dequantiser | None = None
+
+    def dequantise_by(self, dequantisation: str, options: Mapping[str, int] | None) -> None:
+        """Set q: `uniform`, or `variational` with options of `Dequantiser`.
+
+        Constructors call it last, so that one seed starts f at the same weights whatever q is.
+        """
+        if dequantisation not in DEQUANTISATIONS:
+            raise ValueError(unknown("dequantisation", dequantisation, DEQUANTISATIONS))
+        if dequantisation == "uniform":
+            if options is not None:
+                raise ValueError("dequantiser is for variational dequantisation: choose that or leave it out")
+            return
+        known = inspect.signature(Dequantiser).parameters.keys() - {"shape"}
+        for name in options or {}:
+            if name not in known:
+                raise ValueError(unknown("option of the dequantiser", name, known))
+        at_least_one(**(options or {}))
+        C, H, W = self.shape
+        self.dequantiser = Dequantiser((C, H, W), **(options or {}))
+
     def loss(
         self, pixels: Tensor, condition: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
-        """(−ln p(y) − D·ln s)/D in nats a dimension, mean over the batch; one u an image."""
+        """(−ln p(y) + ln q(u|k) − D·ln s)/D in nats a dimension, mean over the batch; one u an image."""
         self.check_pixels(pixels, condition)
         given = self._given(condition, len(pixels), self.condition_dropout, generator)
         return self._nats(pixels, given, generator).mean().float() / self.dims
@@ -54,11 +86,11 @@ class DequantisedFlow(UnconditionalModel):
         *,
         dequantisation_samples: int = 1,
     ) -> Likelihood:
-        """−ln (1/M) Σ_m p(y_m)·s^D, y_m dequantised by fresh uniform noise.
+        """−ln (1/M) Σ_m p(y_m)·s^D/q(u_m|k), each u_m drawn afresh.
 
         The density is exact; the bits of the levels are bounded from above in expectation (Theis et al.
         2016, 1511.01844), tighter as M grows (Burda et al. 2016, 1509.00519). Breakdown: `single`, the
-        mean over M samples of −ln p(y_m)·s^D, what M = 1 gives in expectation.
+        mean over M samples of −ln p(y_m)·s^D/q(u_m|k), what M = 1 gives in expectation.
         """
         self.check_pixels(pixels, condition)
         self.check_levels(pixels)
@@ -105,11 +137,15 @@ class DequantisedFlow(UnconditionalModel):
         logit_B = -(2 * p_BCHW * (1 - p_BCHW)).log().flatten(1).sum(1)
         return torch.logit(p_BCHW).to(next(self.parameters()).dtype), logit_B
 
-    def dequantised(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
-        """y for one u an image, float64, inside the open cube."""
+    def dequantised(self, pixels: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """y for one u an image, inside the open cube, and ln q(u|k), (B,); both float64."""
         u_BCHW = torch.rand(pixels.shape, generator=generator, device=pixels.device)
         # rand includes 0, which logit sends to −∞: the centres of its cells of 2⁻²⁴ are as uniform.
-        return self.dequantise(pixels, u_BCHW.double() + 2.0**-25)
+        u_BCHW = u_BCHW.double() + 2.0**-25
+        log_q_B = u_BCHW.new_zeros(len(pixels))
+        if self.dequantiser is not None:
+            u_BCHW, log_q_B = self.dequantiser(self.signed(pixels), u_BCHW)
+        return self.dequantise(pixels, u_BCHW), log_q_B
 
     def coupled_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the images; ValueError where there is nothing to couple."""
@@ -137,13 +173,16 @@ class DequantisedFlow(UnconditionalModel):
         return (self.conditioning.dropped(checked, dropped, generator),)
 
     def _nats(self, pixels: Tensor, given: tuple[Tensor, ...], generator: torch.Generator | None) -> Tensor:
-        """−ln p(y) − D·ln s, (B,), for one u an image."""
-        return -self.log_density(self.dequantised(pixels, generator), given) - self.dims * math.log(
-            2.0 / self.levels
-        )
+        """−ln p(y) + ln q(u|k) − D·ln s, (B,), for one u an image."""
+        y_BCHW, log_q_B = self.dequantised(pixels, generator)
+        return log_q_B - self.log_density(y_BCHW, given) - self.dims * math.log(2.0 / self.levels)
+
+    def _dequantisation(self) -> str:
+        """What a protocol says of q."""
+        return f"{'uniform' if self.dequantiser is None else 'variational'} dequantisation"
 
     def _protocol(self, M: int) -> str:
         return (
-            f"exact density, uniform dequantisation ×{M}, s=2/{self.levels}: "
+            f"exact density, {self._dequantisation()} ×{M}, s=2/{self.levels}: "
             "an upper bound of the bits of the levels"
         )

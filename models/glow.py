@@ -5,6 +5,8 @@ Shapes: C channels, H height, W width, K levels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import nn
 
 from models.dequantised_flow import DequantisedFlow
@@ -33,6 +35,7 @@ class Glow(DequantisedFlow):
     features of a coupling network            depth     residual blocks of a coupling network
     steps    of a scale                       scales    squeezes, fewer where H or W turns odd
     dropout  while training
+    dequantisation  `uniform` or `variational`  dequantiser  options of the latter: see `Dequantiser`
     """
 
     def __init__(
@@ -45,11 +48,14 @@ class Glow(DequantisedFlow):
         steps: int = 6,
         scales: int = 2,
         dropout: float = 0.1,
+        dequantisation: str = "uniform",
+        dequantiser: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(shape, levels)
         at_least_one(features=features, depth=depth, steps=steps, scales=scales)
         inner = scale_of(self.coupled_shape(), scales, steps, (features, depth, dropout))
         self.network = Chain([ActNorm(self.coupled_shape()), *inner.layers], inner.z_shape)
+        self.dequantise_by(dequantisation, dequantiser)
 
 
 def scale_of(shape: Shape, scales: int, steps: int, network: tuple[int, int, float]) -> Chain:

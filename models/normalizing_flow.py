@@ -5,6 +5,8 @@ Shapes: C channels, H height, W width, K levels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from models.dequantised_flow import DequantisedFlow
@@ -22,6 +24,7 @@ class RealNVP(DequantisedFlow):
     features of a coupling network            depth     residual blocks of a coupling network
     couplings of a scale and kind of mask     scales    1 + squeezes, fewer where H or W is odd
     dropout  while training
+    dequantisation  `uniform` or `variational`  dequantiser  options of the latter: see `Dequantiser`
     """
 
     def __init__(
@@ -34,6 +37,8 @@ class RealNVP(DequantisedFlow):
         couplings: int = 4,
         scales: int = 2,
         dropout: float = 0.1,
+        dequantisation: str = "uniform",
+        dequantiser: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(shape, levels)
         at_least_one(features=features, depth=depth, couplings=couplings, scales=scales)
@@ -42,3 +47,4 @@ class RealNVP(DequantisedFlow):
             return AffineCoupling(mask_CHW, features, depth, dropout)
 
         self.network = coupling_chain(self.coupled_shape(), scales, couplings, coupling)
+        self.dequantise_by(dequantisation, dequantiser)

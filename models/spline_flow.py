@@ -5,6 +5,8 @@ Shapes: C channels, H height, W width, K levels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from models.dequantised_flow import DequantisedFlow
@@ -25,6 +27,7 @@ class SplineFlow(DequantisedFlow):
     couplings of a scale and kind of mask     scales    1 + squeezes, fewer where H or W is odd
     bins     of a spline                      bound     splines bend [−bound, bound]; identity beyond
     dropout  while training
+    dequantisation  `uniform` or `variational`  dequantiser  options of the latter: see `Dequantiser`
     """
 
     def __init__(
@@ -39,6 +42,8 @@ class SplineFlow(DequantisedFlow):
         bins: int = 12,
         bound: float = 6.0,
         dropout: float = 0.1,
+        dequantisation: str = "uniform",
+        dequantiser: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(shape, levels)
         at_least_one(features=features, depth=depth, couplings=couplings, scales=scales, bins=bins)
@@ -47,3 +52,4 @@ class SplineFlow(DequantisedFlow):
             return SplineCoupling(mask_CHW, bins, bound, features, depth, dropout)
 
         self.network = coupling_chain(self.coupled_shape(), scales, couplings, coupling)
+        self.dequantise_by(dequantisation, dequantiser)

@@ -5,6 +5,8 @@ Shapes: B batch, C channels, H height, W width, L tokens, P values of a token.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -34,6 +36,7 @@ class TarFlow(DequantisedFlow):
     dropout  while training                      backend  attention backend, see `kernels.attention`
     classes  labels it is told, 0 for none
     condition_dropout  share of the labels withheld in training, which guidance needs
+    dequantisation  `uniform` or `variational`  dequantiser  options of the latter: see `Dequantiser`
     """
 
     network: TarFlowBlocks
@@ -52,6 +55,8 @@ class TarFlow(DequantisedFlow):
         backend: str = "auto",
         classes: int = 0,
         condition_dropout: float = 0.1,
+        dequantisation: str = "uniform",
+        dequantiser: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(shape, levels)
         at_least_one(patch=patch, blocks=blocks, width=width, depth=depth, heads=heads)
@@ -61,6 +66,7 @@ class TarFlow(DequantisedFlow):
         self.network = TarFlowBlocks(
             shape, patch, blocks, width, depth, heads, classes=classes, dropout=dropout, backend=backend
         )
+        self.dequantise_by(dequantisation, dequantiser)
 
     def invert(self, z_BCHW: Tensor, given: tuple[Tensor, ...], guidance: float) -> Tensor:
         """x of z, token after token in each block: x_i = z_i·exp(α_i(x_<i)) + μ_i(x_<i).

@@ -1,7 +1,8 @@
 """Checks that bounds bound: S = Σ_k exp(−E[bound]) ≤ 1 over all images of 2×2 pixels and four levels.
 
 Importance weights are unbiased, E[w] = P(k), so for them S scatters about one itself, with one weight or
-many; left out, ln K multiplies S by K. Diffusion with the exact network of independent, equally likely
+many; left out, ln K multiplies S by K. So do those of a flow whose dequantiser is random, p/q, which a part
+of ln q that is missing moves away from one. Diffusion with the exact network of independent, equally likely
 levels must come close to D ln K from above: that is where a part of the bound that is missing shows. The
 density of a probability flow leaves S ≤ 1, for some of it lies outside the range of the levels.
 """
@@ -18,7 +19,7 @@ import torch
 
 from bench.verify import Check, Finding
 from bench.verify.networks import UniformLevels, every_image
-from bench.verify.normalisation import LEVELS, SHAPE, scattered, small
+from bench.verify.normalisation import FLOWS, LEVELS, SHAPE, scattered, small
 from models import edm
 from models.diffusion import DDPM
 from models.gaussian import GaussianPathModel
@@ -36,6 +37,13 @@ LATENT: dict[str, dict[str, Any]] = {
     "autoencoder": {"latent": 1, "channels": 4},
 }
 """Families of the evidence lower bound, with small options."""
+
+DEQUANTISER: dict[str, Any] = {
+    "dequantisation": "variational",
+    "dequantiser": {"couplings": 2, "features": 4},
+}
+"""Of the flows, which are those of exact densities."""
+DEQUANTISED = "variational dequantisation"
 
 TINY: dict[str, Any] = {"patch": 1, "width": 8, "depth": 1, "heads": 1}
 NETWORK: dict[str, Any] = {"network": "dit", **TINY}
@@ -65,6 +73,10 @@ def checks() -> Iterator[Check]:
         yield Check(ELBO, case, functools.partial(_objective, name))
     for name in LATENT:
         yield Check(BOUNDS, name, functools.partial(_evidence, name))
+    for K in (1, SAMPLES):
+        yield Check(WEIGHTS, f"realnvp, {DEQUANTISED}, K={K}", functools.partial(_dequantised_weights, K))
+    for name in FLOWS:
+        yield Check(BOUNDS, f"{name}, {DEQUANTISED}", functools.partial(_dequantised, name))
     for label, (name, options) in DIFFUSION.items():
         yield Check(BOUNDS, label, functools.partial(_diffusion, name, options))
     for name in ("ddpm", "edm", "vdm"):
@@ -101,6 +113,23 @@ def _evidence(name: str) -> Finding:
     pixels = every_image(SHAPE, LEVELS).repeat(ROUNDS, 1, 1, 1)
     model = small(name, LATENT[name]).double()
     return _bounded(model.nll(pixels, None, torch.Generator().manual_seed(1)).nats)
+
+
+def _dequantised_weights(K: int) -> Finding:
+    return scattered(_dequantised_nats("realnvp", K))
+
+
+def _dequantised(name: str) -> Finding:
+    return _bounded(_dequantised_nats(name, 1))
+
+
+def _dequantised_nats(name: str, K: int) -> torch.Tensor:
+    """−ln (1/K) Σ p/q of every image, ROUNDS times, with random weights of the flow and of q."""
+    model = small(name, FLOWS[name][1] | DEQUANTISER).double()
+    pixels, generator = every_image(SHAPE, LEVELS).repeat(ROUNDS, 1, 1, 1), torch.Generator().manual_seed(K)
+    how = {"solver": "rk4", "steps": 2, "divergence": "exact"} if name == "ffjord" else {}
+    found: torch.Tensor = model.nll(pixels, None, generator, dequantisation_samples=K, **how).nats
+    return found.view(ROUNDS, -1)
 
 
 def _bounded(nats: torch.Tensor) -> Finding:

@@ -134,7 +134,7 @@ def test_gradient_passes_through_the_steps() -> None:
         with torch.no_grad():
             for w, d in zip(weights, direction, strict=True):
                 w.add_(shift * d)
-        x, logit = model._to_start(model.dequantised(pixels, torch.Generator().manual_seed(0)))
+        x, logit = model._to_start(model.dequantised(pixels, torch.Generator().manual_seed(0))[0])
         parts = regularised(model.network, x, torch.ones_like(x), model.solver)
         return (parts[0].square().flatten(1).sum(1) / 2 - logit - parts[1] + parts[2] + parts[3]).mean()
 

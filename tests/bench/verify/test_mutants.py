@@ -31,7 +31,7 @@ from models.likelihood import (
     probability_flow,
     variational_bound,
 )
-from models.networks import transformer
+from models.networks import dequantiser, transformer
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,30 @@ MUTANTS = (
         "four draws",
     ),
     Mutant("offset of [0, 1]", Flow._nats, "2.0 / self.levels", "1.0 / self.levels", "units"),
+    Mutant(
+        "no ln q of a dequantiser",
+        Flow._nats,
+        "log_q_B - self.log_density",
+        "-self.log_density",
+        "bounds",
+        "variational dequantisation",
+    ),
+    Mutant(
+        "ln q without its couplings",
+        dequantiser.Dequantiser.forward,
+        "log_q_B - log_det_B",
+        "log_q_B",
+        "bounds",
+        "variational dequantisation",
+    ),
+    Mutant(
+        "ln q without the slope of its last layer",
+        dequantiser.Dequantiser.forward,
+        "log_q_B - _slope(v_BCHW)\n",
+        "log_q_B\n",
+        "bounds",
+        "variational dequantisation",
+    ),
     Mutant("no log M", Flow.nll, "math.log(M) - ", "-", "units"),
     Mutant("logit slope without 2", Flow.to_logit, "-(2 * p_BCHW", "-(p_BCHW", "units"),
     Mutant("logit slope reversed", Flow.to_logit, "logit_B = -(", "logit_B = (", "units"),
