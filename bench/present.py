@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import filelock
 
 from bench import files
+from bench.cells import shard_sizes
 from bench.errors import UsageError, unknown
 from bench.identity import code_sha256, content_key, file_sha256
 from bench.records import Record, to_frame
 from bench.run import RUN, read_records
-from bench.store import Store
+from bench.store import DONE, Part, Store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,13 +55,14 @@ def write_report(folder: Path, store_root: Path, again: bool = False) -> Path:
     from bench.report.page import render_html
 
     with filelock.FileLock(folder / ".lock"):
-        page, made_from = folder / PAGE, _made_from(folder)
+        store = Store(store_root)
+        page, made_from = folder / PAGE, _made_from(folder, store)
         seal = folder / MADE_FROM
         known = page.is_file() and (folder / MARKDOWN).is_file() and seal.is_file()
         if known and seal.read_text() == made_from and not again:
             return page
         seal.unlink(missing_ok=True)
-        data = report_data(folder, Store(store_root))
+        data = report_data(folder, store)
         files.write_text(page, render_html(data))
         for name, png in figures_png(data).items():
             files.write_bytes(folder / FIGURES / name, png)
@@ -69,12 +71,15 @@ def write_report(folder: Path, store_root: Path, again: bool = False) -> Path:
     return page
 
 
-def _made_from(folder: Path) -> str:
-    """Identifies what a report is made from: results, run and the code that draws."""
+def _made_from(folder: Path, store: Store) -> str:
+    """Identifies what a report is made from: results, run, shards of likelihoods and the code that draws."""
     assets = sorted((Path(__file__).parent / "report" / "assets").iterdir())
-    code = [code_sha256(path) for path in sorted((Path(__file__).parent / "report").glob("*.py"))]
+    report = sorted((Path(__file__).parent / "report").glob("*.py"))
+    code = [code_sha256(path) for path in (Path(__file__), *report)]
     parts = [*code, *map(file_sha256, assets), file_sha256(folder / "results.json")]
-    return content_key([*parts, _shown_run(folder)])
+    seals = [store.folder(record.cell_key) / DONE for record in measured_likelihoods(read_records(folder))]
+    shards = [file_sha256(seal) if seal.is_file() else "" for seal in seals]
+    return content_key([*parts, *shards, _shown_run(folder)])
 
 
 def _shown_run(folder: Path) -> dict[str, Any]:
@@ -96,7 +101,39 @@ def report_data(folder: Path, store: Store) -> ReportData:
         run=run,
         curves=_curves(records, store),
         sheets=_sheets(records, store, run),
+        **_likelihoods(records, store),
     )
+
+
+def measured_likelihoods(records: list[Record]) -> list[Record]:
+    """The records that are a model's bits per dimension, one an estimate."""
+    from bench.report.tables import ANCHOR, BITS
+
+    return [r for r in records if r.metric == BITS and r.status == "ok" and r.family != ANCHOR]
+
+
+def _likelihoods(records: list[Record], store: Store) -> dict[str, pd.DataFrame]:
+    """What `ReportData` holds of likelihoods beside their records; what is not in the store is left out."""
+    import pandas as pd
+
+    from bench.report import stored
+
+    made = {"nats": stored.nats_frame, "terms": stored.terms_frame, "ladders": stored.ladder_frame}
+    frames: dict[str, list[pd.DataFrame]] = {name: [] for name in made}
+    for record in measured_likelihoods(records):
+        parts = _shards(record, store)
+        for name, make in made.items():
+            frame = make(record, parts)
+            if frame is not None:
+                frames[name].append(frame)
+    return {name: pd.concat(some, ignore_index=True) for name, some in frames.items() if some}
+
+
+def _shards(record: Record, store: Store) -> list[Part]:
+    """All shards of a likelihood cell, or none where one is missing."""
+    count = len(shard_sizes(record.n or 0))
+    parts = [part for i in range(count) if (part := store.load_part(record.cell_key, i)) is not None]
+    return parts if len(parts) == count else []
 
 
 def _curves(records: list[Record], store: Store) -> pd.DataFrame:

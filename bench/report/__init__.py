@@ -11,12 +11,24 @@ this package is cheap; altair, vl-convert and jinja2 are loaded by the function 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+NATS = ("model", "cell_key", "image", "nats")
+TERMS = ("model", "cell_key", "log_snr_from", "log_snr_to", "bits", "low", "high")
+LADDERS = ("model", "cell_key", "setting", "nfe", "difference", "low", "high", "own")
+
+
+def _empty(*columns: str) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(columns=list(columns))
 
 
 @dataclass(frozen=True)
@@ -29,6 +41,11 @@ class ReportData:
     sheets   caption -> PNG bytes, in the order to show; `real` is the sheet of real images, the others
              are named by `tables.cell_label`
     suite    name of the suite
+    nats     columns `NATS`: −ln P of every image under each likelihood cell
+    terms    columns `TERMS`: bits per dimension of each step of a variational sum, with 95 % intervals;
+             steps follow each other and their bits add up to the diffusion part
+    ladders  columns `LADDERS`: an ODE estimate at other numbers of steps or tolerances, as the paired
+             difference in bits per dimension to the finest setting; `own` is the suite's setting
     """
 
     records: pd.DataFrame
@@ -36,3 +53,6 @@ class ReportData:
     curves: pd.DataFrame
     sheets: Mapping[str, bytes] = field(default_factory=dict)
     suite: str = ""
+    nats: pd.DataFrame = field(default_factory=functools.partial(_empty, *NATS))
+    terms: pd.DataFrame = field(default_factory=functools.partial(_empty, *TERMS))
+    ladders: pd.DataFrame = field(default_factory=functools.partial(_empty, *LADDERS))

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 from bench.report import ReportData, tables
 from bench.report.certificates import certificate_curves
 from bench.report.curves import learning_curves
+from bench.report.differences import paired_differences
 from bench.report.evaluations import quality_vs_nfe, quality_vs_time
 from bench.report.guidance import guidance_curves
+from bench.report.ladders import FLATTERS, bits_by_evaluations
 from bench.report.likelihood import bits_per_dim
+from bench.report.noise_levels import bits_by_noise, parts_said
 from bench.report.pareto import pareto
 from bench.report.series import MOST
 
@@ -21,10 +24,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Figure",
     "all_figures",
+    "bits_by_evaluations",
+    "bits_by_noise",
     "bits_per_dim",
     "certificate_curves",
     "guidance_curves",
     "learning_curves",
+    "paired_differences",
     "pareto",
     "quality_vs_nfe",
     "quality_vs_time",
@@ -53,7 +59,7 @@ class Figure:
 
 
 def all_figures(report: ReportData) -> list[Figure]:
-    """Pareto front, quality by evaluations and by time, guidance, bits per dimension, learning curves."""
+    """Pareto front, quality by evaluations and by time, guidance, likelihoods, learning curves."""
     records = tables.tidy(report.records)
     families = dict(zip(records["model"], records["family"], strict=True))
     return [
@@ -89,6 +95,7 @@ def all_figures(report: ReportData) -> list[Figure]:
             "No likelihood was measured.",
             bits_per_dim(records),
         ),
+        *_likelihoods(records, report),
         _figure(
             "curves",
             "Learning curves",
@@ -124,6 +131,41 @@ def _certificates(records: pd.DataFrame) -> list[Figure]:
     )
     title = "Sampler error apart from training error"
     return [Figure("certificates", title, caption, tuple(panels.values()))] if panels else []
+
+
+def _likelihoods(records: pd.DataFrame, report: ReportData) -> list[Figure]:
+    """What is known of likelihoods image by image, step by step and by setting: each only where it is."""
+    found = [
+        Figure(
+            "bits-paired",
+            "Paired differences between models",
+            "The first estimate of every model less that of the best, image by image, with the 95 % interval "
+            "of the mean of these differences; a model whose interval holds 0 is not told apart. Shape says "
+            "the kind: an upper bound (triangle) or an estimate (diamond) can differ by its slack alone.",
+            _drawn(paired_differences(records, report.nats)),
+        ),
+        Figure(
+            "bits-noise",
+            "Bits by noise level",
+            "Variational sums: the area under a line is the diffusion part of the bound in bits per "
+            "dimension, bands are 95 % intervals. Prior and reconstruction, at the two ends of the axis, "
+            f"come on top of it. {parts_said(records, report.terms)}.",
+            _drawn(bits_by_noise(records, report.terms)),
+        ),
+        Figure(
+            "bits-evaluations",
+            "Bits against evaluations of ODE estimates",
+            "The same images, dequantisation and probes at other numbers of steps or tolerances: bits per "
+            f"dimension beyond the finest setting. {FLATTERS}. A ring is the suite’s own setting; bars are "
+            "paired 95 % intervals.",
+            _drawn(bits_by_evaluations(records, report.ladders)),
+        ),
+    ]
+    return [figure for figure in found if figure.panels]
+
+
+def _drawn(panel: alt.LayerChart | None) -> tuple[alt.LayerChart, ...]:
+    return () if panel is None else (panel,)
 
 
 def _figure(name: str, title: str, caption: str, absent: str, *panels: alt.LayerChart | None) -> Figure:

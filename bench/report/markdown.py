@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.report import ReportData, choice, tables, theme, winners
-from bench.report.text import interval, number
+from bench.report.estimates import estimates
+from bench.report.text import ends, interval, number, signed
 from bench.report.verdict import verdicts
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def render_markdown(report: ReportData, figures: str = "figures") -> str:
         _ranking(records, best),
         *_advice(choice.advice(records), tables.headline_metric(tables.generators(records)) or "quality"),
         *(_figure(figure, figures) for figure in drawn),
+        _estimates(estimates(records, report.nats)),
         _samples(report, figures),
         _missing(tables.not_measured(records)),
         _protocols(records),
@@ -175,6 +177,36 @@ def _least(cost: str, least: choice.Choice) -> str:
 def _figure(figure: Figure, folder: str) -> str:
     name = escaped(figure.title)
     return f"## {name}\n\n![{name}]({folder}/{figure.name}.png)\n\n{escaped(figure.caption)}"
+
+
+def _estimates(rows: pd.DataFrame) -> str:
+    """What several estimators say of one network; empty where no model has more than one."""
+    if rows.empty:
+        return ""
+    lines = [
+        [
+            *(escaped(row[name]) for name in ("model", "estimate")),
+            escaped(interval(row["value"], row["low"], row["high"])),
+            escaped(row["kind"]),
+            number(row["nfe"]),
+            "first" if row["first"] else escaped(_differing(row)),
+            escaped(row["protocol"]),
+        ]
+        for row in rows.to_dict("records")
+    ]
+    heads = ["Model", "Estimate", "Bits/dim ↓", "Kind", "Evaluations", "Less the first", "Protocol"]
+    note = (
+        "Values with 95 % intervals; differences are of the same images. The first estimate of a model is "
+        "the one that stands for it elsewhere."
+    )
+    table = _table(heads, lines, [False, False, True, False, True, True, False])
+    return f"## Likelihood of one network by several estimators\n\n{note}\n\n{table}"
+
+
+def _differing(row: dict[Any, Any]) -> str:
+    """An estimate less the first one of its model, with its paired interval."""
+    values = [row[name] for name in ("difference", "difference_low", "difference_high")]
+    return f"{signed(*values)} {ends(*values)}".strip()
 
 
 def _missing(rows: pd.DataFrame) -> str:

@@ -15,7 +15,8 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from bench.report import ReportData, choice, tables, theme, winners
-from bench.report.text import ends, is_number, number, plural, short
+from bench.report.estimates import estimates
+from bench.report.text import ends, is_number, number, plural, short, signed
 from bench.report.verdict import verdicts
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def render_html(report: ReportData) -> str:
     environment.filters |= {
         "number": number,
         "short": short,
+        "signed": signed,
         "ends": ends,
         "data_uri": _data_uri,
     }
@@ -176,6 +178,7 @@ def _context(report: ReportData) -> dict[str, Any]:
         "front": _rows(front),
         "ranks": dict(zip(front["label"], front["rank"], strict=True)),
         "sheets": _sheets(report, best),
+        "estimates": _rows(estimates(records, report.nats)),
         "missing": _rows(tables.not_measured(records)),
         "columns": list(records.columns),
         "records": _rows(records),

@@ -59,6 +59,16 @@ def short(value: Any, low: Any = None, high: Any = None) -> str:
     return number(value, decimals(value, low, high))
 
 
+def signed(value: Any, low: Any = None, high: Any = None) -> str:
+    """A difference: a value with its sign and the digits that its interval supports.
+
+    >>> signed(0.0123, 0.0101, 0.0145), signed(-0.5), signed(0.0)
+    ('+0.0123', '-0.5', '0')
+    """
+    text = short(value, low, high)
+    return f"+{text}" if is_number(value) and float(value) > 0 else text
+
+
 def plural(count: int, noun: str) -> str:
     """`1 cell`, `2 cells`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -219,8 +219,10 @@ def swept_records() -> list[Record]:
 @pytest.fixture(scope="session")
 def swept_page(swept_records: list[Record]) -> str:
     from bench.report.page import render_html
+    from tests.bench.report.made_likelihoods import frames, likelihood_records
 
-    return render_html(make_report(swept_records, sheets={}))
+    told = [*likelihood_records(), *swept_records]
+    return render_html(make_report(told, sheets={}, **frames()))
 
 
 @pytest.fixture(scope="session")
