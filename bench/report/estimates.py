@@ -45,30 +45,44 @@ def estimates(records: pd.DataFrame, nats: pd.DataFrame) -> pd.DataFrame:
 
 
 def estimate_names(rows: pd.DataFrame) -> dict[tuple[str, str], str]:
-    """(model, cell key) -> the start of its protocol: as many phrases as tell a model's estimates apart."""
+    """(model, cell key) -> a short name of the estimate, from what its protocol says and others do not."""
     names = {}
     for model, part in rows.groupby("model", sort=False):
-        protocols = [protocol.split(", ") for protocol in part["protocol"]]
-        for cell_key, phrases in zip(part["cell_key"], protocols, strict=True):
-            others = [other for other in protocols if other != phrases]
-            told = next(
-                (n for n in range(1, len(phrases)) if all(o[:n] != phrases[:n] for o in others)), len(phrases)
-            )
-            names[str(model), str(cell_key)] = ", ".join(phrases[:told])
+        told = told_apart(list(part["protocol"]))
+        names.update({(str(model), str(key)): name for key, name in zip(part["cell_key"], told, strict=True)})
     return names
+
+
+def told_apart(protocols: Sequence[str]) -> list[str]:
+    """Of every protocol its first phrase, and what those that begin with the same one do not share.
+
+    >>> told_apart(["bound, T=9, small, n=2", "bound, T=9, large, n=2", "ode rk4, n=2"])
+    ['bound, small', 'bound, large', 'ode rk4']
+    """
+    split = [protocol.split(", ") for protocol in protocols]
+    names = []
+    for first, *phrases in split:
+        alike = [other for other in split if other[0] == first]
+        own = [phrase for phrase in phrases if not all(phrase in other for other in alike)]
+        names.append(", ".join([first, *own]))
+    unique = len(set(names)) == len(names)
+    return names if unique else list(protocols)
 
 
 def line_names(records: pd.DataFrame, frame: pd.DataFrame) -> dict[tuple[str, str], str]:
     """(model, cell key) of `frame` -> how its line is called: the model, and its estimate if it has several.
 
-    Rows of cells without a measured likelihood have no name: they are not drawn.
+    What all estimates of a model begin with goes without saying, since the figure says what is drawn. Rows of
+    cells without a measured likelihood have no name: they are not drawn.
     """
     rows = tables.all_likelihoods(records)
     present = set(zip(frame["model"], frame["cell_key"], strict=True))
     kept = [key in present for key in zip(rows["model"], rows["cell_key"], strict=True)]
     rows = rows.loc[kept].drop_duplicates(["model", "cell_key"])
-    names, count = estimate_names(rows), rows["model"].value_counts()
-    return {
-        key: key[0] if count[key[0]] == 1 else f"{key[0]} · {names[key]}"
-        for key in zip(rows["model"], rows["cell_key"], strict=True)
-    }
+    names = {}
+    for key, name in estimate_names(rows).items():
+        alike = rows.loc[rows["model"] == key[0], "protocol"]
+        begins = {protocol.partition(", ")[0] for protocol in alike}
+        told = name.partition(", ")[2] if len(begins) == 1 else name
+        names[key] = key[0] if len(alike) == 1 else f"{key[0]} · {told}"
+    return names

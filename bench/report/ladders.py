@@ -41,13 +41,13 @@ def bits_by_evaluations(records: pd.DataFrame, ladders: pd.DataFrame) -> alt.Lay
     x = series.with_room(x, looks.names, looks)
     values = labels.finite([0.0, *rows["difference"], *rows["low"], *rows["high"]])
     y = marks.Span(labels.padded(values, False, 0.1), False, Y)
-    height = series.height(len(looks.names))
+    height = series.height(len(looks.names), 0.5)
     panel = series.Panel(rows, x, y, "nfe", "difference", looks, height)
     zero = alt.Chart(rows.head(1).assign(zero=0.0)).mark_rule(style="floor-line", aria=False)
     own = alt.Chart(rows[rows["own"]]).mark_point(style="own-point", filled=False, size=240, aria=False)
     layers = [
         zero.encode(y="zero:Q"),
-        *panel.ends(8.0, height - 8.0),
+        *panel.ends(*_beside(height * (1 - y.share(0.0)), height)),
         *panel.layers(_tooltip()),
         own.encode(x="nfe:Q", y="difference:Q"),
     ]
@@ -57,6 +57,11 @@ def bits_by_evaluations(records: pd.DataFrame, ladders: pd.DataFrame) -> alt.Lay
     )
     text = f"Bits per dimension beyond the finest setting by evaluations. {FLATTERS}. {said}".strip()
     return marks.chart(layers, height, f"{text.removesuffix('.')}.", FLATTERS)
+
+
+def _beside(zero: float, height: float) -> tuple[float, float]:
+    """Where names stand, in px: on the wider side of the rule at 0, where all lines end."""
+    return (8.0, zero - 10.0) if zero > height / 2 else (zero + 10.0, height - 8.0)
 
 
 def _tooltip() -> list[alt.Tooltip]:

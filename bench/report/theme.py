@@ -93,7 +93,7 @@ def vega_config(name: str) -> dict[str, Any]:
         },
         "style": {
             "cell-point": {"stroke": ink, "strokeWidth": 0.8},
-            "own-point": {"stroke": ink, "strokeWidth": 1.4},
+            "own-point": {"color": ink, "strokeWidth": 1.4},
             "whisker": {"color": muted, "strokeWidth": 1.2},
             "context": {"color": muted, "strokeWidth": 0.8, "opacity": 0.35},
             "context-point": {"color": muted, "opacity": 0.35},

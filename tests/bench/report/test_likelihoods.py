@@ -12,7 +12,7 @@ import pytest
 from bench.records import Record, to_frame
 from bench.report import tables
 from bench.report.differences import differences, paired_differences
-from bench.report.estimates import estimate_names, estimates, line_names
+from bench.report.estimates import estimate_names, estimates, line_names, told_apart
 from bench.report.figures import all_figures
 from bench.report.ladders import FLATTERS, bits_by_evaluations
 from bench.report.likelihood import bits_per_dim
@@ -125,10 +125,10 @@ def test_a_model_of_one_estimate_has_no_row() -> None:
     assert TITLE not in render_html(report)
 
 
-def test_estimates_are_named_by_as_much_of_their_protocol_as_tells_them_apart() -> None:
+def test_estimates_are_named_by_what_their_protocols_do_not_share() -> None:
     names = list(estimate_names(tidied(likelihood_records(("ddpm",))).query("metric == 'bits/dim'")).values())
     assert names == [
-        "variational bound, T=192, optimal variances", "variational bound, T=192, small variances",
+        "variational bound, optimal variances", "variational bound, small variances",
         "continuous bound", "ode rk4 25 steps",
     ]  # fmt: skip
 
@@ -136,7 +136,13 @@ def test_estimates_are_named_by_as_much_of_their_protocol_as_tells_them_apart() 
 def test_a_line_has_the_name_of_its_model_where_that_has_no_other() -> None:
     names = line_names(tidied(), frames()["terms"])
     assert names["rectified-flow", key_of("rectified-flow", 1)] == "rectified-flow"
-    assert names["ddpm", key_of("ddpm", 0)].startswith("ddpm · variational bound")
+    assert names["ddpm", key_of("ddpm", 0)] == "ddpm · optimal variances"
+
+
+def test_estimates_that_no_phrase_tells_apart_keep_their_protocols() -> None:
+    assert told_apart(["a, b, c", "a, c, b"]) == ["a, b, c", "a, c, b"]
+    assert told_apart(["a", "a, b"]) == ["a", "a, b"]
+    assert told_apart([]) == []
 
 
 def test_models_are_compared_with_the_best_image_by_image() -> None:
@@ -271,3 +277,16 @@ def test_names_are_inert_in_table_and_figures() -> None:
     assert "<script>document.documentElement.dataset.evil" not in page
     assert "<script" not in render_markdown(report)
     assert TITLE in page
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_names_of_ladders_stand_beside_the_rule_that_all_lines_end_on(sign: float) -> None:
+    ladders = frames()["ladders"]
+    numbers = ladders[["difference", "low", "high"]].abs() * sign
+    chart = bits_by_evaluations(tidied(), ladders.assign(**numbers))
+    assert chart is not None
+    spec = chart.to_dict()
+    name = next(layer for layer in spec["layer"] if layer["mark"].get("style") == "direct-label")
+    heights = [row["height"] for row in spec["datasets"][name["data"]["name"]]]
+    assert len(heights) == 2
+    assert all(sign * height > 0 for height in heights)
