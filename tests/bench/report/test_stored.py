@@ -14,7 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.present import PAGE, _likelihoods, _made_from, measured_likelihoods
+from bench.present import (
+    FIGURES,
+    MARKDOWN,
+    PAGE,
+    _likelihoods,
+    _made_from,
+    measured_likelihoods,
+    write_report,
+)
 from bench.records import Record, to_rows
 from bench.report import LADDERS, NATS, TERMS
 from bench.report.stored import grouped, ladder_frame, nats_frame, terms_frame
@@ -177,3 +185,25 @@ def test_reading_shards_needs_no_torch(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_report_written_from_results_and_store_shows_them_and_is_the_same_again(tmp_path: Path) -> None:
+    folder, store = tmp_path / "run", Store(tmp_path / "store")
+    folder.mkdir()
+    rows = []
+    for key, bits, protocol in ((KEY, 2.0, "variational bound, T=1"), ("cd" * 32, 1.5, "ode rk4 10 steps")):
+        store.begin(key, "likelihood", {})
+        images = part([bits - 0.1, bits + 0.1], [[1.0], [1.2]], [1.0, 0.0], ladder=LADDER)
+        store.save_part(key, 0, images)
+        store.finish(key, [])
+        rows.append(record(bits, cell_key=key, protocol=protocol, dataset="digits"))
+    (folder / "results.json").write_text(json.dumps(to_rows(rows)))
+    run = {"spec": {"resolved": {"name": "mine", "dataset": "digits"}}, "provenance": [{"computed": 1}]}
+    (folder / "run.json").write_text(json.dumps(run))
+    page = write_report(folder, store.root)
+    text = (folder / MARKDOWN).read_text()
+    assert "| -0.5" in text
+    assert {"bits-noise.png", "bits-evaluations.png"} <= {path.name for path in (folder / FIGURES).iterdir()}
+    assert not (folder / FIGURES / "bits-paired.png").exists()
+    before = page.read_bytes()
+    assert write_report(folder, store.root, again=True).read_bytes() == before
