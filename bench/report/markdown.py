@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import html
-import io
 import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bench.report import ReportData, choice, tables, theme, winners
+from bench.report import ReportData, choice, tables, winners
 from bench.report.estimates import estimates
+from bench.report.pictures import png
 from bench.report.text import ends, interval, number, signed
 from bench.report.verdict import verdicts
 
 if TYPE_CHECKING:
-    import altair as alt
     import pandas as pd
-    from PIL import Image
 
     from bench.report.figures import Figure
-
-WIDTH = 760
-PANEL_WIDTH = 330
-GAP = 24
-DENSITY = 2
-"""Pixels of a PNG for one px of the figure."""
 
 
 def render_markdown(report: ReportData, figures: str = "figures") -> str:
@@ -52,7 +44,7 @@ def figures_png(report: ReportData) -> dict[str, bytes]:
     """File name -> PNG of every figure that has something to show, on white paper, and of every sheet."""
     from bench.report.figures import all_figures
 
-    drawn = {f"{figure.name}.png": _png(figure.panels) for figure in all_figures(report) if figure.panels}
+    drawn = {f"{figure.name}.png": png(figure.panels) for figure in all_figures(report) if figure.panels}
     return drawn | {_sheet_name(i): png for i, png in enumerate(report.sheets.values())}
 
 
@@ -241,32 +233,3 @@ def _protocols(records: pd.DataFrame) -> str:
     ]
     lines = dict.fromkeys(f"- {escaped(protocol)}" for protocol in rows["protocol"] if protocol)
     return "## Protocols\n\n" + "\n".join(lines) if lines else ""
-
-
-def _png(panels: Sequence[alt.LayerChart]) -> bytes:
-    """Panels side by side, two in a row, as one PNG."""
-    from PIL import Image
-
-    images = [_drawn(panel, WIDTH if len(panels) == 1 else PANEL_WIDTH) for panel in panels]
-    columns, gap = min(2, len(images)), GAP * DENSITY
-    rows = [images[start : start + columns] for start in range(0, len(images), columns)]
-    across = max(image.width for image in images) + gap
-    heights = [max(image.height for image in row) + gap for row in rows]
-    sheet = Image.new("RGB", (across * columns + gap, sum(heights) + gap), theme.LIGHT["paper"])
-    for index, row in enumerate(rows):
-        for column, image in enumerate(row):
-            sheet.paste(image, (gap + column * across, gap + sum(heights[:index])))
-    stream = io.BytesIO()
-    sheet.save(stream, format="PNG", optimize=True)
-    return stream.getvalue()
-
-
-def _drawn(panel: alt.LayerChart, width: int) -> Image.Image:
-    """One chart at a fixed width, on paper."""
-    import vl_convert
-    from PIL import Image
-
-    spec = panel.to_dict(validate=False) | {"width": width}
-    config = theme.vega_config("light") | {"background": theme.LIGHT["paper"], "font": "sans-serif"}
-    data = vl_convert.vegalite_to_png(spec, config=config, scale=DENSITY)
-    return Image.open(io.BytesIO(data)).convert("RGB")

@@ -107,7 +107,12 @@ def sweep_records(model: str = "dit", weights: tuple[float, ...] = WEIGHTS) -> l
         for steps in SWEEP_STEPS:
             for w in weights:
                 nfe = (each * steps - (each - 1)) * (1 if w == 1.0 else 2)
-                cell = {"model": model, "family": "diffusion transformer", "sampler": sampler, "grid": grid}
+                cell: dict[str, Any] = {
+                    "model": model,
+                    "family": "diffusion transformer",
+                    "sampler": sampler,
+                    "grid": grid,
+                }
                 cell |= {"steps": steps, "nfe": float(nfe), "guidance": w, "options": options}
                 quality = 1.9 + 0.15 * abs(w - 1.5) + 0.01 * index + scale / steps**1.9
                 rows += _quality(cell, quality, 0.03) + _speed(cell, 8000.0 / (nfe + 0.3 * index))

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.records import Record
-from bench.report import LADDERS, NATS, TERMS
+from bench.records import Record, to_frame
+from bench.report import LADDERS, NATS, TERMS, tables
 
 DIMS, IMAGES = 64, 360
 UNIT = DIMS * math.log(2.0)
@@ -63,6 +63,17 @@ def likelihood_records(names: tuple[str, ...] = tuple(SAID)) -> list[Record]:
             for part, share in PARTS.items() if protocol in (VARIATIONAL, SMALL) else ():
                 records.append(row.replace(metric=f"bits/dim ({part})", value=share * value))
     return records
+
+
+def tidied(records: list[Record] | None = None) -> pd.DataFrame:
+    """Records as the report tables them; without any, all of the invented ones."""
+    return tables.tidy(to_frame(likelihood_records() if records is None else records))
+
+
+def record(model: str, key: str, value: float, **columns: Any) -> Record:
+    """An estimate of no particular model."""
+    columns = {"protocol": f"one way, {key}", "kind": "bound", **columns}
+    return Record(model=model, cell_key=key, metric="bits/dim", value=value, dataset="d", **columns)
 
 
 def frames() -> dict[str, pd.DataFrame]:

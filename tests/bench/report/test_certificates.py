@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bench.records import Record, to_frame
-from bench.report import markdown
+from bench.report import pictures
 from bench.report.certificates import NOISY, certificate_curves
 from bench.report.figures import all_figures
 from bench.report.theme import vega_config
@@ -161,8 +161,8 @@ def test_only_roles_of_the_theme_are_named() -> None:
 @pytest.mark.parametrize("width", [330, 760])
 def test_it_can_be_drawn_on_a_phone_and_on_a_page(width: int) -> None:
     panels = certificate_curves(to_frame(_all()))
-    image = markdown._drawn(panels[NOISY], width)
-    assert abs(image.width / markdown.DENSITY - width) < 12
+    image = pictures.drawn(panels[NOISY], width)
+    assert abs(image.width / pictures.DENSITY - width) < 12
     assert len(image.resize((60, 60)).getcolors(3600) or []) > 20
 
 
