@@ -155,7 +155,7 @@ def _likelihoods(records: pd.DataFrame, report: ReportData) -> list[Figure]:
         Figure(
             "bits-evaluations",
             "Bits against evaluations of ODE estimates",
-            "The same few images, dequantisation and probes at other numbers of steps or tolerances: bits per "
+            "The same few images, dequantisation and probes at other steps or tolerances: bits per "
             f"dimension beyond the finest setting. {FLATTERS}. A ring is the suite’s own setting; bars are "
             "paired 95 % intervals.",
             _drawn(bits_by_evaluations(records, report.ladders)),
