@@ -2,12 +2,13 @@
 
 A step of h from t is accepted where the estimated error e of order h^q is within tolerance,
 
-    r = max over parts of √(mean (e / (atol + rtol·max(|y|, |y'|)))²) ≤ 1,
+    r = max over parts of √(mean (e / (w·atol + rtol·max(|y|, |y'|)))²) ≤ 1,
 
-for the image alone, and the next one is h·clip(0.9·r^(−1/q), 0.2, 5); the first is that of Hairer, Nørsett
-and Wanner 1993 (II.4). An image that has arrived waits with steps of 0 for the others of its batch: they cost
-it evaluations, and change nothing. `torchdiffeq` has one step for the whole batch, and with its default norm
-the error of one image is averaged away by the others.
+where w is 1 for x, and its number of entries for what is integrated over all of them: there atol is nats a
+dimension. It is the image's own r, and its next step is h·clip(0.9·r^(−1/q), 0.2, 5); the first is that of
+Hairer, Nørsett and Wanner 1993 (II.4). An image that has arrived waits with steps of 0 for the others of its
+batch: they cost it evaluations, and change nothing. `torchdiffeq` has one step for the whole batch, and with
+its default norm the error of one image is averaged away by the others.
 
 Shapes: B batch, N entries of an image's state, S stages.
 """
@@ -102,10 +103,13 @@ class _Steps:
         start: float,
         end: float,
     ) -> None:
-        self.field, self.pair, (self.rtol, self.atol) = field, pair, tolerances
+        self.field, self.pair, (self.rtol, atol) = field, pair, tolerances
         self.shapes = [part.shape[1:] for part in state]
         self.widths = [part[0].numel() for part in state]
         self.y_BN = torch.cat([part.flatten(1) if part.dim() > 1 else part[:, None] for part in state], 1)
+        weights = torch.ones(sum(self.widths), dtype=self.y_BN.dtype, device=self.y_BN.device)
+        weights[self.widths[0] :] = self.widths[0]
+        self.atol_N = atol * weights
         self.start, self.end, self.sign = start, end, 1.0 if end >= start else -1.0
         rows, device = len(self.y_BN), self.y_BN.device
         self.t_B = torch.full((rows,), start, dtype=torch.float64, device=device)
@@ -152,7 +156,7 @@ class _Steps:
     def norm(self, error_BN: Tensor, *states: Tensor) -> Tensor:
         """r of each image, (B,) float64: the worst part's root mean square in units of the tolerance."""
         size_BN = torch.stack([state.abs() for state in states]).amax(0)
-        ratio_BN = (error_BN / (self.atol + self.rtol * size_BN)).double()
+        ratio_BN = (error_BN / (self.atol_N + self.rtol * size_BN)).double()
         parts = ratio_BN.split(self.widths, 1)
         return torch.stack([part.square().mean(1) for part in parts]).amax(0).sqrt()
 
