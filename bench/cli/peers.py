@@ -98,7 +98,30 @@ reads       values that the host waits for, per evaluation
 operations  those on whole states outside the network, per evaluation
 """
 
-TABLES = {"samplers": (_sampler_cells, _SAMPLERS)}
+
+def _frechet_cells(row: Any) -> dict[str, str]:
+    """One package on one case."""
+    return {
+        "theirs": row.theirs,
+        "ours": row.ours,
+        "case": row.case,
+        "n | d": f"{row.n} | {row.dims}",
+        "apart": "" if row.apart is None else f"{row.apart:.0e}",
+        "error ours": f"{row.error_ours:.0e}",
+        "error theirs": "" if row.error_theirs is None else f"{row.error_theirs:.0e}",
+        "s ours": _spread(row.seconds_ours, ".3f"),
+        "s theirs": _spread(row.seconds_theirs, ".3f"),
+        "ratio": _spread(row.ratio, ".1f"),
+    }
+
+
+_FRECHET = """
+apart   relative distance of the two values; errors are absolute, against the distance known in closed form
+s       of one thread for the distance of given moments, median and half of the quartiles' distance
+ratio   theirs over ours, round by round
+"""
+
+TABLES = {"samplers": (_sampler_cells, _SAMPLERS), "frechet": (_frechet_cells, _FRECHET)}
 """How each kind of `bench.peers.KINDS` is printed: the cells of a row, and what they mean."""
 
 assert set(TABLES) == set(KINDS)
@@ -111,5 +134,5 @@ def _pair(ours: float | None, theirs: float | None, form: str, digits: int = 0) 
     return f"{a:{form}} | {b:{form}}"
 
 
-def _spread(value: Any) -> str:
-    return "" if value is None else f"{value.median:.0f} ±{(value.high - value.low) / 2:.0f}"
+def _spread(value: Any, form: str = ".0f") -> str:
+    return "" if value is None else f"{value.median:{form}} ±{(value.high - value.low) / 2:{form}}"

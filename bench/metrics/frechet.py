@@ -2,9 +2,8 @@
 
     d²(a, b) = |μ_a − μ_b|² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^{1/2})
 
-Heusel et al. 2017 (1706.08500), Dowson and Landau 1982. The trace of the root is Σ√λ over the eigenvalues
-of Lᵀ Σ_b L with Σ_a = L Lᵀ: no root of a matrix that is not symmetric is taken, and no eigenvalue is
-imaginary. Where Σ_a has no Cholesky factor, L comes from its eigenvalues above rounding.
+Heusel et al. 2017 (1706.08500), Dowson and Landau 1982. The trace of the root is taken as the ranks of the
+covariances allow, see `root_trace`.
 
 The distance of n samples is biased upwards by about c/n (Chong and Forsyth 2020, 1911.07023), so distances
 are compared at equal n, or debiased.
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.metrics.moments import BlockMoments, Moments, merged
+from bench.metrics.root_trace import root_trace
 
 # Two-sided 95 % quantiles of Student's t by degrees of freedom; the normal one beyond.
 _T95 = {
@@ -33,18 +33,14 @@ _T95 = {
     39: 2.023,
 }
 
-_ROUNDING = 1e-9
-_NOT_COVARIANCE = (
-    "a scatter is not symmetric with eigenvalues ≥ 0, so no features have it: compute the moments again."
-)
-
 
 @dataclass(frozen=True)
 class FrechetResult:
-    """The distance, and how the root was taken: `cholesky` or `rank-revealing`."""
+    """The distance, how the root was taken (see `root_trace`), and a warning where n ≤ d."""
 
     value: float
     method: str
+    warning: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,44 +60,23 @@ class FrechetEstimate:
 
 
 def frechet_distance(a: Moments, b: Moments) -> FrechetResult:
-    """Squared Fréchet distance of two sets of features of the same dimensions."""
+    """Squared Fréchet distance of two sets of features of the same dimensions.
+
+    Raises ValueError on one sample, other dimensions, and a scatter that no features have.
+    """
     if a.mean.shape != b.mean.shape:
         raise ValueError(
             f"features of {len(a.mean)} and of {len(b.mean)} dimensions cannot be compared: use one network."
         )
-    cov_a, cov_b = _symmetric(a.covariance()), _symmetric(b.covariance())
-    factor, method = _factor(cov_a)
-    spectrum = np.linalg.eigvalsh(factor.T @ cov_b @ factor)
-    # Rounding makes zeros slightly negative; more than that means Σ_b is no covariance.
-    if spectrum.min(initial=0.0) < -_ROUNDING * np.trace(cov_a) * np.abs(np.diag(cov_b)).sum():
-        raise ValueError(_NOT_COVARIANCE)
-    root_trace = np.sqrt(np.clip(spectrum, 0.0, None)).sum()
+    root = root_trace(a, b)
     shift = a.mean - b.mean
-    value = float(shift @ shift + np.trace(cov_a) + np.trace(cov_b) - 2.0 * root_trace)
-    return FrechetResult(value, method)
-
-
-def _symmetric(covariance: np.ndarray) -> np.ndarray:
-    if np.abs(covariance - covariance.T).max(initial=0.0) > _ROUNDING * np.abs(covariance).max(initial=0.0):
-        raise ValueError(_NOT_COVARIANCE)
-    return covariance
-
-
-def _factor(covariance: np.ndarray) -> tuple[np.ndarray, str]:
-    """L with L Lᵀ = covariance: Cholesky where it is safely of full rank, else from its eigenvectors."""
-    try:
-        factor = np.linalg.cholesky(covariance)
-        diagonal = np.diag(factor)
-        # A pivot lost in rounding means the last columns are noise.
-        if diagonal.min() > 1e-7 * diagonal.max():
-            return factor, "cholesky"
-    except np.linalg.LinAlgError:
-        pass
-    values, vectors = np.linalg.eigh(covariance)
-    if values[0] < -_ROUNDING * np.abs(values).max():
-        raise ValueError(_NOT_COVARIANCE)
-    kept = values > values[-1] * len(values) * np.finfo(np.float64).eps
-    return vectors[:, kept] * np.sqrt(values[kept]), "rank-revealing"
+    traces = np.trace(a.scatter) / (a.n - 1) + np.trace(b.scatter) / (b.n - 1)
+    few = {
+        one.n: f"n={one.n} ≤ d={one.dims}: the covariance is singular" for one in (a, b) if one.n <= one.dims
+    }
+    return FrechetResult(
+        float(shift @ shift + traces - 2.0 * root.value), root.method, "; ".join(few.values())
+    )
 
 
 def group_frechet(

@@ -10,25 +10,34 @@ Shapes: n rows, d feature dimensions.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Count n, mean (d,) and scatter Σ(x − mean)(x − mean)ᵀ (d, d), float64."""
+    """Count n, mean (d,) and scatter Σ(x − mean)(x − mean)ᵀ (d, d), float64.
+
+    centred  the centred rows (n, d) where n ≤ d and they are at hand: what the Fréchet distance is then
+             exact and fast from; not part of equality or of any file
+    """
 
     n: int
     mean: np.ndarray
     scatter: np.ndarray
+    centred: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ValueError(f"moments are of at least one sample, not of {self.n}.")
         d = len(self.mean)
         if self.mean.shape != (d,) or self.scatter.shape != (d, d):
             raise ValueError(
                 f"moments need mean (d,) and scatter (d, d), not {self.mean.shape} and {self.scatter.shape}."
             )
+        if self.centred is not None and self.centred.shape != (self.n, d):
+            raise ValueError(f"centred rows are {(self.n, d)}, not {self.centred.shape}.")
         if not (np.isfinite(self.mean).all() and np.isfinite(self.scatter).all()):
             raise ValueError("features hold NaN or infinity: check the images and the feature network.")
 
@@ -40,7 +49,12 @@ class Moments:
             raise ValueError(f"features must be (n, d) with n ≥ 1, not {rows.shape}.")
         mean = rows.mean(0)
         centred = rows - mean
-        return cls(len(rows), mean, centred.T @ centred)
+        return cls(len(rows), mean, centred.T @ centred, centred if len(rows) <= len(mean) else None)
+
+    @property
+    def dims(self) -> int:
+        """Feature dimensions d."""
+        return len(self.mean)
 
     def merge(self, other: Moments) -> Moments:
         """Moments of both sets of rows together (Chan, Golub, LeVeque 1979)."""
@@ -50,11 +64,15 @@ class Moments:
             )
         n = self.n + other.n
         shift = other.mean - self.mean
-        return Moments(
-            n,
-            self.mean + shift * (other.n / n),
-            self.scatter + other.scatter + np.outer(shift, shift) * (self.n * other.n / n),
-        )
+        centred = None
+        if n <= self.dims and self.centred is not None and other.centred is not None:
+            moved = (self.centred - shift * (other.n / n), other.centred + shift * (self.n / n))
+            centred = np.concatenate(moved)
+        between = np.outer(shift, shift)
+        between *= self.n * other.n / n
+        between += self.scatter
+        between += other.scatter
+        return Moments(n, self.mean + shift * (other.n / n), between, centred)
 
     def covariance(self) -> np.ndarray:
         """Unbiased covariance: scatter / (n − 1)."""

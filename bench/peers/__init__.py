@@ -11,13 +11,14 @@ Nothing here imports torch or a peer before rows are asked for.
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bench.errors import unknown
+from bench.errors import UsageError, unknown
 
-KINDS = {"samplers": "bench.peers.samplers:rows"}
+KINDS = {"samplers": "bench.peers.samplers:rows", "frechet": "bench.peers.frechet:rows"}
 """Kinds of comparison and the generator of each one's rows."""
 
 
@@ -45,5 +46,9 @@ def compare(kind: str, **options: Any) -> Iterator[Row]:
     if kind not in KINDS:
         raise unknown("comparison", kind, KINDS)
     module, _, function = KINDS[kind].partition(":")
-    rows: Iterator[Row] = getattr(importlib.import_module(module), function)(**options)
+    generator = getattr(importlib.import_module(module), function)
+    for name in options:
+        if name not in inspect.signature(generator).parameters:
+            raise UsageError(f"The comparison of {kind} takes no --{name}: leave it out.")
+    rows: Iterator[Row] = generator(**options)
     return rows
