@@ -61,11 +61,17 @@ class Run:
 def make_planner(suite: Suite, runtime: Runtime) -> Planner:
     """Check every name in the suite, load its data and make its cells; nothing is computed."""
     from bench.data import load
-    from bench.metrics.feature_names import find
+    from bench.metrics.feature_names import NAMES, find
 
     check_names(suite)
     data = _as_usage(load, suite.dataset)
     features = _as_usage(find, suite.quality.features)
+    if features.external:
+        raise UsageError(
+            f"{features.name} has weights from elsewhere, and a suite measures with networks that come with "
+            f"the package: {', '.join(name for name, one in NAMES.items() if not one.external)}. Measure "
+            "images with it by `noisebench evaluate`."
+        )
     return Planner(suite, data, runtime, features.identity)
 
 

@@ -10,12 +10,27 @@ from models.names import unknown
 
 @dataclass(frozen=True)
 class FeatureName:
-    """A feature network: what its distance is called, its weights' file and their SHA-256, if it has any."""
+    """A feature network.
+
+    metric   what its distance is called
+    weights  file that comes with the package, and its sha256; empty where there is none
+    resize   policy, see `bench.metrics.resize`
+    layer    what is read of it
+    hub      where weights are published by name
+    """
 
     name: str
     metric: str
     weights: str = ""
     sha256: str = ""
+    resize: str = "none"
+    layer: str = "features"
+    hub: str = ""
+
+    @property
+    def external(self) -> bool:
+        """Whether its weights come from elsewhere, so that its identity is known only with them."""
+        return self.metric.startswith("FID") or bool(self.hub)
 
     @property
     def identity(self) -> str:
@@ -37,6 +52,26 @@ class FeatureName:
         return data
 
 
+def _inception(resize: str, layer: str) -> FeatureName:
+    name = "-".join(["inception-v3", resize.partition("-")[0], *([layer] if layer != "2048" else [])])
+    metric = "FID" if layer == "2048" else f"FID-{layer}"
+    return FeatureName(name, metric, resize=resize, layer=layer)
+
+
+def _transformer(name: str, metric: str, hub: str) -> FeatureName:
+    return FeatureName(name, metric, resize="clean-bicubic", layer="embedding", hub=hub)
+
+
+_EXTERNAL = (
+    *(_inception("tf-bilinear", layer) for layer in ("2048", "768", "192", "64")),
+    _inception("clean-bicubic", "2048"),
+    _transformer("dinov2-vits14", "FD-DINOv2-S", "facebook/dinov2-small"),
+    _transformer("dinov2-vitb14", "FD-DINOv2-B", "facebook/dinov2-base"),
+    _transformer("dinov2-vitl14", "FD-DINOv2", "facebook/dinov2-large"),
+    _transformer("clip-vit-b32", "FD-CLIP-B32", "openai/clip-vit-base-patch32"),
+    _transformer("clip-vit-l14-336", "FD-CLIP", "openai/clip-vit-large-patch14-336"),
+)
+
 NAMES = {
     "digits-features": FeatureName(
         "digits-features",
@@ -45,6 +80,7 @@ NAMES = {
         "87dfed130e493c06d44df9f8437fd1fb7795a61d2b67ef6908907220873db536",
     ),
     "pooled-pixels": FeatureName("pooled-pixels", "FD-pixels"),
+    **{one.name: one for one in _EXTERNAL},
 }
 
 

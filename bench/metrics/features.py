@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -30,6 +31,10 @@ class FeatureNetwork(ABC):
     """What a Fréchet distance in this space is called."""
     identity: str
     """Name and SHA-256 of the weights."""
+    resize: str = "none"
+    """Policy by which images become the network's size, see `bench.metrics.resize`."""
+    layer: str = "features"
+    """What is read of it."""
     dims: int
     classes: int = 0
     """Classes that `classify` knows; 0 where it cannot."""
@@ -153,7 +158,32 @@ _NETWORKS: dict[str, type[FeatureNetwork]] = {
 }
 
 
+def feature_network(name: str, weights: Path | str | None = None) -> FeatureNetwork:
+    """The feature network of a name, or one of your own as `package.module:attribute`.
+
+    weights  file or folder with its weights, where they do not come with the package; `download` fetches the
+             published ones. Without: the folder of `bench.metrics.weights_store`
+
+    Raises ValueError with the nearest name if there is none, and in one sentence where weights are missing.
+    """
+    if ":" in name:
+        from bench.metrics.own_features import OwnFeatures
+
+        return OwnFeatures.imported(name)
+    found = find(name)
+    if not found.external:
+        if weights is not None:
+            raise ValueError(f"{found.name} has weights of its own: leave --weights out.")
+        return _packaged(found.name)
+    if found.hub:
+        from bench.metrics.transformer_features import TransformerFeatures
+
+        return TransformerFeatures(found, weights)
+    from bench.metrics.inception import InceptionFeatures
+
+    return InceptionFeatures(found, weights)
+
+
 @functools.cache
-def feature_network(name: str) -> FeatureNetwork:
-    """The feature network of a name; ValueError with the nearest name if there is none."""
-    return _NETWORKS[find(name).name]()
+def _packaged(name: str) -> FeatureNetwork:
+    return _NETWORKS[name]()

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from bench.errors import UsageError
+from bench.run import make_planner
+from bench.runtime import Runtime
 from bench.suite import builtin_names, load_suite, select
 
 
@@ -101,3 +103,11 @@ def test_selection_keeps_what_is_named_and_refuses_what_is_not_there() -> None:
 def test_a_model_of_ones_own_joins_by_import_path() -> None:
     cut = select(load_suite("digits"), ["my_model:Mine", "vae"], [], [])
     assert cut.models["my_model:Mine"].model == "my_model:Mine"
+
+
+def test_a_network_whose_weights_are_elsewhere_is_not_for_a_suite(tmp_path: Path) -> None:
+    """A cell's key holds the hash of the network's weights, which is not known before they are."""
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: digits\nquality: {features: inception-v3-tf}")
+    with pytest.raises(UsageError, match="Measure images with it by `noisebench evaluate`"):
+        make_planner(load_suite(str(path)), Runtime("cpu", 1))

@@ -1,0 +1,176 @@
+"""Protects Inception features: torch-fidelity's numbers, honest names, batches that do not matter."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bench.metrics import inception, weights_store
+from bench.metrics.feature_names import NAMES
+from bench.metrics.features import FeatureNetwork, feature_network
+from bench.metrics.inception import InceptionFeatures
+from tests.bench.metrics import made_inception
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_inception.safetensors(tmp_path_factory.mktemp("weights") / "made.safetensors")
+
+
+@pytest.fixture(scope="module")
+def network(weights: Path) -> FeatureNetwork:
+    return feature_network("inception-v3-tf", weights)
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return torch.randint(
+        0, 256, (5, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    )
+
+
+def _theirs(weights: Path, layers: list[str]) -> Any:
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    path = made_inception.state_dict(weights.with_suffix(".pth"))
+    return FeatureExtractorInceptionV3("theirs", layers, feature_extractor_weights_path=str(path))
+
+
+def test_features_and_logits_are_those_of_torch_fidelity(
+    network: FeatureNetwork, weights: Path, images: torch.Tensor
+) -> None:
+    """All four layers and the logits, on images that are enlarged as the graph of 2015 does it."""
+    layers = ["64", "192", "768", "2048", "logits_unbiased"]
+    theirs = dict(zip(layers, _theirs(weights, layers)(images), strict=True))
+    for layer in layers[:3]:
+        mine = feature_network(f"inception-v3-tf-{layer}", weights)
+        assert mine.dims == int(layer)
+        assert torch.allclose(mine.extract(images), theirs[layer], rtol=1e-5, atol=1e-5)
+    assert torch.allclose(network.extract(images), theirs["2048"], rtol=1e-5, atol=1e-5)
+    assert torch.allclose(network.classify(images), theirs["logits_unbiased"], rtol=1e-4, atol=1e-4)
+
+
+def test_a_feature_does_not_depend_on_its_batch(network: FeatureNetwork, images: torch.Tensor) -> None:
+    whole = network.extract(images)
+    assert torch.equal(network.extract(images[3:4])[0], whole[3])
+    assert torch.equal(network.extract(images.flip(0)).flip(0), whole)
+    assert network.extract(images[:0]).shape == (0, 2048)
+
+
+def test_grey_images_are_repeated(network: FeatureNetwork, images: torch.Tensor) -> None:
+    grey = images[:1, :1]
+    assert torch.equal(network.extract(grey), network.extract(grey.expand(-1, 3, -1, -1)))
+
+
+def test_the_resize_is_part_of_the_network(
+    weights: Path, images: torch.Tensor, network: FeatureNetwork
+) -> None:
+    clean = feature_network("inception-v3-clean", weights)
+    assert (clean.resize, network.resize) == ("clean-bicubic", "tf-bilinear")
+    assert not torch.allclose(clean.extract(images), network.extract(images), rtol=1e-2)
+
+
+def test_nothing_with_other_weights_is_called_fid(network: FeatureNetwork, weights: Path) -> None:
+    """Only the published file, by its hash, gives FID; the identity has the hash of any."""
+    assert network.metric.startswith("FD-inception-")
+    assert network.identity == f"inception-v3-tf {weights_store.file_sha256(weights)[:12]}"
+    assert inception.published().is_it("6726825d" + "0" * 56)
+    assert not inception.published().is_it("6726825e" + "0" * 56)
+    assert NAMES["inception-v3-tf"].metric == "FID"
+
+
+def test_other_weights_are_another_identity_and_other_features(
+    weights: Path, tmp_path: Path, images: torch.Tensor, network: FeatureNetwork
+) -> None:
+    """Nothing is cached by name: a second file is read, and tells itself apart."""
+    made = made_inception.tensors().items()
+    changed = {name: 1.1 * value if value.is_floating_point() else value for name, value in made}
+    torch.save(changed, tmp_path / "other.pth")
+    other = feature_network("inception-v3-tf", tmp_path / "other.pth")
+    assert other.identity != network.identity
+    assert other.metric != network.metric
+    assert not torch.allclose(other.extract(images[:1]), network.extract(images[:1]))
+
+
+def test_without_weights_a_sentence_says_file_hash_and_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOISEBENCH_WEIGHTS", str(tmp_path))
+    with pytest.raises(ValueError, match=r"needs the file weights-inception-2015-12-05-6726825d.pth") as told:
+        feature_network("inception-v3-tf")
+    assert str(tmp_path) in str(told.value)
+    assert "--weights download" in str(told.value)
+    (tmp_path / inception.published().file).write_bytes(b"another file")
+    with pytest.raises(ValueError, match="instead of 6726825d…: remove it"):
+        feature_network("inception-v3-tf")
+
+
+class Evil:
+    """What a pickle would run."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("touched"),)
+
+
+def test_files_that_hold_anything_but_tensors_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps(Evil()))
+    torch.save({"a": Evil()}, tmp_path / "evil2.pth")
+    torch.save([torch.zeros(1)], tmp_path / "list.pth")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "wrong.pth")
+    (tmp_path / "bad.safetensors").write_bytes(b"\x00" * 7)
+    for name, words in (
+        ("evil.pth", "holds no plain tensors"),
+        ("evil2.pth", "holds no plain tensors"),
+        ("list.pth", "is no state dict"),
+        ("wrong.pth", "holds no weights of this Inception-v3"),
+        ("bad.safetensors", "is no safetensors file"),
+        ("nothing.pth", "There is no file"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            InceptionFeatures(NAMES["inception-v3-tf"], tmp_path / name)
+    assert not (tmp_path / "touched").exists()
+
+
+def test_pixels_that_are_none_are_refused(network: FeatureNetwork) -> None:
+    for pixels in (torch.zeros(1, 3, 8, 8), torch.zeros(1, 2, 8, 8, dtype=torch.uint8)):
+        with pytest.raises(ValueError, match="takes uint8"):
+            network.extract(pixels)
+
+
+def test_a_distance_from_folders_is_that_of_torch_fidelity(
+    network: FeatureNetwork, weights: Path, tmp_path: Path
+) -> None:
+    """PNGs on disk, the same made weights: FID and KID within 1e-6 of their own features' values."""
+    from PIL import Image
+
+    from bench.evaluate import evaluate
+    from bench.images import open_images
+
+    rng = np.random.default_rng(0)
+    sets = {"a": rng.integers(0, 256, (12, 24, 24, 3)), "b": rng.integers(60, 200, (12, 24, 24, 3))}
+    for name, pixels in sets.items():
+        (tmp_path / name).mkdir()
+        for index, image in enumerate(pixels.astype(np.uint8)):
+            Image.fromarray(image).save(tmp_path / name / f"{index:02d}.png")
+    found = evaluate(open_images(tmp_path / "a"), open_images(tmp_path / "b"), network, ["fid"]).records[0]
+    import torch_fidelity
+
+    path = made_inception.state_dict(weights.with_suffix(".pth"))
+    theirs = torch_fidelity.calculate_metrics(
+        input1=str(tmp_path / "a"),
+        input2=str(tmp_path / "b"),
+        fid=True,
+        cuda=False,
+        cache=False,
+        verbose=False,
+        feature_extractor_weights_path=str(path),
+    )["frechet_inception_distance"]
+    assert found.value == pytest.approx(theirs, rel=1e-6)
