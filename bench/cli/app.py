@@ -79,12 +79,13 @@ def plan(
 @app.command()
 def ls(
     what: Annotated[
-        str, typer.Argument(help="suites, models, samplers, grids, datasets, metrics or runs.")
+        str,
+        typer.Argument(help="suites, models, samplers, grids, datasets, metrics, features, measures, runs."),
     ] = "",
     results: Results = RESULTS,
     as_json: Json = False,
 ) -> None:
-    """List what there is: suites, models, samplers, grids, datasets, metrics, runs."""
+    """List what there is: suites, models, samplers, grids, datasets, metrics, features, measures, runs."""
     from bench.cli.tables import show_list
 
     show_list(what, results, as_json)
@@ -106,15 +107,85 @@ def report(
 
 @app.command()
 def peers(
-    kind: Annotated[str, typer.Argument(help="What to compare with other packages: samplers.")] = "samplers",
-    steps: Annotated[int, typer.Option(min=4, help="Steps of every sampler.")] = 50,
-    repeats: Annotated[int, typer.Option(min=1, help="Repeats of every timing.")] = 40,
+    kind: Annotated[
+        str, typer.Argument(help="What to compare with other packages: samplers, frechet.")
+    ] = "samplers",
+    steps: Annotated[int | None, typer.Option(min=4, help="Steps of every sampler (50).")] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, help="Repeats of every timing (40; frechet 3).")
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Compare with other people's packages in one run: results, evaluations, cost outside the network."""
     from bench.cli.peers import show_peers
 
-    return OK if show_peers(kind, as_json, steps=steps, repeats=repeats) else FAILED
+    given = {"steps": steps, "repeats": repeats}
+    options = {name: value for name, value in given.items() if value is not None}
+    return OK if show_peers(kind, as_json, **options) else FAILED
+
+
+@app.command()
+def evaluate(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Folder, .zip, .parquet, .npz, .npy; package.module:name; diffusers:PATH of a pipeline."
+        ),
+    ],
+    against: Annotated[
+        str, typer.Option(help="Real images: a dataset such as digits or digits:test, or as SOURCE.")
+    ],
+    features: Annotated[
+        str, typer.Option(help="Feature network; see `noisebench ls features`.")
+    ] = "inception-v3-tf",
+    metrics: Annotated[
+        str, typer.Option(help="Of fid, kid, cmmd, prdc, is, sw, memorisation.")
+    ] = "fid,kid,prdc",
+    held_out: Annotated[
+        str, typer.Option(help="Real images that were not trained on, for memorisation.")
+    ] = "",
+    n: Annotated[int | None, typer.Option(min=1, help="Images of SOURCE; a function needs it.")] = None,
+    seed: Annotated[int, typer.Option(help="Of a function's images, and of what is drawn at random.")] = 0,
+    column: Annotated[str, typer.Option(help="Column of a .parquet, or array of an .npz.")] = "",
+    sampler: Annotated[
+        str, typer.Option(help="Of diffusers:PATH: one of ours, or own for its own scheduler.")
+    ] = "",
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of that sampler; 50.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Its guidance weight w; 1 is none.")] = None,
+    labels: Annotated[str, typer.Option(help="Classes it draws in turn, separated by commas.")] = "",
+    prompts: Annotated[
+        Path | None, typer.Option(help="File with a caption a line, which it draws in turn.")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="File of the feature network's weights.")] = None,
+    skip_damaged: Annotated[
+        bool, typer.Option("--skip-damaged", help="Go on without images that cannot be read, and name them.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option(help="Also write the records: .csv or .json.")] = None,
+    save_statistics: Annotated[
+        Path | None, typer.Option(help="Also write the moments of SOURCE, to compare others with.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Measure images of any origin against real ones: Fréchet and kernel distances, precision, recall …"""
+    from bench.cli.evaluate import sampling, show_evaluation
+
+    show_evaluation(
+        source,
+        against,
+        held_out,
+        features,
+        weights,
+        _words(metrics),
+        output,
+        save_statistics,
+        as_json,
+        n=n,
+        seed=seed,
+        column=column,
+        skip_damaged=skip_damaged,
+        sampling=sampling(sampler, steps, guidance, _words(labels), prompts),
+    )
+    return OK
 
 
 @app.command()

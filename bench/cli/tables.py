@@ -137,6 +137,18 @@ def _datasets() -> list[dict[str, Any]]:
     return [{"dataset": name, "description": data.description(name)} for name in data.names()]
 
 
+def _features() -> list[dict[str, Any]]:
+    from bench.metrics.feature_names import NAMES
+
+    return [{"features": name.name, "distance": name.metric} for name in NAMES.values()]
+
+
+def _measures() -> list[dict[str, Any]]:
+    from bench.evaluate.measures import MEASURES
+
+    return [{"measure": name, "what": measure.says} for name, measure in MEASURES.items()]
+
+
 def _runs(results: Path) -> list[dict[str, Any]]:
     from bench.present import run_folders
 
@@ -158,6 +170,8 @@ def show_list(what: str, results: Path, as_json: bool) -> None:
         "grids": _grids,
         "datasets": _datasets,
         "metrics": lambda: [{"metric": name} for name in METRICS],
+        "features": _features,
+        "measures": _measures,
         "runs": lambda: _runs(results),
     }
     if what and what not in lists:
