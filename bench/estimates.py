@@ -19,7 +19,7 @@ from bench.cells import Cell
 from bench.identity import content_key
 from bench.store import CELL, DONE, Store
 
-_IRRELEVANT = {"seed", "weights", "code", "runtime", "hardware", "data", "features"}
+_IRRELEVANT = {"seed", "weights", "code", "runtime", "hardware", "data", "features", "builds_on"}
 
 
 @dataclass(frozen=True)

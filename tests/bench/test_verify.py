@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
+from bench import registry
 from bench import verify as library
 from bench.cli import app as verbs
 from bench.cli import verify as printed
@@ -113,11 +114,13 @@ def test_an_unknown_suite_is_told_before_anything_runs() -> None:
 
 def test_settings_are_those_of_the_estimator_and_the_suite() -> None:
     model = Model(model="rectified-flow")
-    known = solver.options_of(model, {"solver": "rk4", "steps": 25, "dequantisation_samples": 3})
+    known = registry.nll_options(
+        registry.import_path(model.model), {"solver": "rk4", "steps": 25, "dequantisation_samples": 3}
+    )
     flow = solver.flow_of(known)
     assert (flow.solver, flow.steps, flow.probes) == ("rk4", 25, 1)
     assert solver.refined(flow) == (replace(flow, steps=50), "twice the steps")
-    adaptive = solver.flow_of(solver.options_of(model, {}))
+    adaptive = solver.flow_of(registry.nll_options(registry.import_path(model.model), {}))
     assert solver.refined(adaptive)[0].rtol == adaptive.rtol / 2
 
 
