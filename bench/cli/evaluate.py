@@ -54,6 +54,7 @@ def show_evaluation(
         options: dict[str, Any] = {"skip_damaged": skip_damaged}
         network = feature_network(features, weights=weights)
         images = open_images(source, n=n, seed=seed, column=column, **options, **sampling)
+        options["levels"] = network.levels
         real = real_images(against, **options)
         unseen = real_images(held_out, **options) if held_out else None
         if isinstance(unseen, Statistics):

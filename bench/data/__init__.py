@@ -12,7 +12,12 @@ import numpy as np
 
 from models.names import unknown
 
-_MODULES = {"digits": "bench.data.digits", "shapes": "bench.data.shapes"}
+_MODULES = {
+    "digits": "bench.data.digits",
+    "shapes": "bench.data.shapes",
+    "mnist": "bench.data.mnist",
+    "cifar10": "bench.data.cifar10",
+}
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class Extracted:
 def evaluate(
     images: Images,
     against: Images | Statistics,
-    features: FeatureNetwork | str,
+    features: FeatureNetwork | str | Callable[[torch.Tensor], torch.Tensor],
     metrics: Sequence[str] = ("fid",),
     *,
     held_out: Images | None = None,
@@ -71,7 +71,7 @@ def evaluate(
 
     images, against, held_out  sources of `bench.images`, or uint8 arrays or tensors (n, C, H, W); `against`
                                may be saved statistics, which are enough for Fréchet distances
-    features                   a feature network or the name of one
+    features                   a feature network, the name of one, or a module or function of yours
     metrics                    names of `bench.evaluate.measures`
     seed                       of the measures that draw at random
     model                      what the generator is called in the records; the source's name without it
@@ -81,7 +81,7 @@ def evaluate(
     """
     from bench.metrics.features import feature_network
 
-    network = feature_network(features) if isinstance(features, str) else features
+    network = feature_network(features)
     wanted, saved = chosen(metrics), against if isinstance(against, Statistics) else None
     has: set[Need] = set() if saved else {"real images"}
     has |= {"logits"} if network.classes else set()
@@ -186,8 +186,11 @@ def _source(images: Images, role: str) -> ImageSource:
     return ArrayImages(array, role)
 
 
-def real_images(where: str, **options: Any) -> ImageSource | Statistics:
-    """What `--against` names: a data set (`digits`: training images; `digits:test`), images, statistics."""
+def real_images(where: str, *, levels: int = 256, **options: Any) -> ImageSource | Statistics:
+    """What `--against` names: a data set (`digits`: training images; `digits:test`), images, statistics.
+
+    levels  that the feature network takes; a data set of fewer is scaled to 256, to the nearest level
+    """
     from bench import data
 
     name, _, split = where.partition(":")
@@ -195,7 +198,11 @@ def real_images(where: str, **options: Any) -> ImageSource | Statistics:
         if split not in ("", "train", "test"):
             raise ValueError(f"The dataset {name} has the splits train and test, and no {split!r}.")
         found = data.load(name)
-        return ArrayImages(found.test if split == "test" else found.train, f"{name} {split or 'train'}")
+        pixels, called = found.test if split == "test" else found.train, f"{name} {split or 'train'}"
+        if levels == 256 != found.levels:
+            pixels = np.rint(pixels * (255.0 / (found.levels - 1))).astype(np.uint8)
+            called += f" ({found.levels} levels scaled to 256)"
+        return ArrayImages(pixels, called)
     if where.endswith(".safetensors"):
         return Statistics.load(where)
     return open_images(where, **options)

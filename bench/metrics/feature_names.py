@@ -79,6 +79,18 @@ NAMES = {
         "digits-features.safetensors",
         "87dfed130e493c06d44df9f8437fd1fb7795a61d2b67ef6908907220873db536",
     ),
+    "mnist-features": FeatureName(
+        "mnist-features",
+        "FD-mnist",
+        "mnist-features.safetensors",
+        "31be0aaa6bf7be17944844d1c340c880eeb52a085601365e47d09b90964a9819",
+    ),
+    "cifar10-features": FeatureName(
+        "cifar10-features",
+        "FD-cifar10",
+        "cifar10-features.safetensors",
+        "cdbd50fb741db816c1a74b873c8eccae8dd163d3ed70404c3aa7ec6dbb448ea4",
+    ),
     "pooled-pixels": FeatureName("pooled-pixels", "FD-pixels"),
     **{one.name: one for one in _EXTERNAL},
 }

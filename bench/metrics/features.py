@@ -35,6 +35,8 @@ class FeatureNetwork(ABC):
     """Policy by which images become the network's size, see `bench.metrics.resize`."""
     layer: str = "features"
     """What is read of it."""
+    levels: int = 256
+    """Grey levels of the pixels that it takes."""
     dims: int
     classes: int = 0
     """Classes that `classify` knows; 0 where it cannot."""
@@ -46,6 +48,15 @@ class FeatureNetwork(ABC):
     def classify(self, pixels_nCHW: Tensor) -> Tensor:
         """Logits (n, classes) of pixels (n, C, H, W), uint8."""
         raise TypeError(f"{self.name} knows no classes")
+
+
+def check_pixels(name: str, pixels_nCHW: Tensor) -> None:
+    """ValueError unless they are grey or colour images of 256 levels, of any size."""
+    if pixels_nCHW.dtype != torch.uint8 or pixels_nCHW.dim() != 4 or pixels_nCHW.shape[1] not in (1, 3):
+        raise ValueError(
+            f"{name} takes uint8 (n, C, H, W) of 1 or 3 channels, not {pixels_nCHW.dtype} "
+            f"{tuple(pixels_nCHW.shape)}."
+        )
 
 
 class DigitsNetwork(nn.Module):
@@ -86,6 +97,8 @@ def scaled(pixels_nCHW: Tensor, levels: int) -> Tensor:
 
 class DigitsFeatures(FeatureNetwork):
     """Features of the committed digits network."""
+
+    levels = DigitsNetwork.levels
 
     def __init__(self) -> None:
         name = find("digits-features")
@@ -156,20 +169,26 @@ _NETWORKS: dict[str, type[FeatureNetwork]] = {
     "digits-features": DigitsFeatures,
     "pooled-pixels": PooledPixels,
 }
+SMALL = {"mnist-features": (1, 28, 28), "cifar10-features": (3, 32, 32)}
+"""Small networks that come with the package, and the shape of their images."""
 
 
-def feature_network(name: str, weights: Path | str | None = None) -> FeatureNetwork:
-    """The feature network of a name, or one of your own as `package.module:attribute`.
+def feature_network(
+    name: str | FeatureNetwork | Callable[[Tensor], Tensor], weights: Path | str | None = None
+) -> FeatureNetwork:
+    """The feature network of a name; or one of your own, as `package.module:attribute`, module or function.
 
     weights  file or folder with its weights, where they do not come with the package; `download` fetches the
              published ones. Without: the folder of `bench.metrics.weights_store`
 
     Raises ValueError with the nearest name if there is none, and in one sentence where weights are missing.
     """
-    if ":" in name:
+    if isinstance(name, FeatureNetwork):
+        return name
+    if not isinstance(name, str) or ":" in name:
         from bench.metrics.own_features import OwnFeatures
 
-        return OwnFeatures.imported(name)
+        return OwnFeatures.imported(name) if isinstance(name, str) else OwnFeatures(name)
     found = find(name)
     if not found.external:
         if weights is not None:
@@ -186,4 +205,8 @@ def feature_network(name: str, weights: Path | str | None = None) -> FeatureNetw
 
 @functools.cache
 def _packaged(name: str) -> FeatureNetwork:
+    if name in SMALL:
+        from bench.metrics.small_network import SmallFeatures
+
+        return SmallFeatures(find(name), SMALL[name])
     return _NETWORKS[name]()

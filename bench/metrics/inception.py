@@ -22,7 +22,7 @@ from torch import Tensor
 from bench.identity import file_sha256
 from bench.metrics import weights_store
 from bench.metrics.feature_names import FeatureName
-from bench.metrics.features import FeatureNetwork
+from bench.metrics.features import FeatureNetwork, check_pixels
 from bench.metrics.resize import policy
 
 SIDE, CLASSES = 299, 1008
@@ -74,11 +74,7 @@ class InceptionFeatures(FeatureNetwork):
         return self._in_batches(pixels_nCHW, "2048") @ self.network.fc.weight.T
 
     def _in_batches(self, pixels_nCHW: Tensor, layer: str) -> Tensor:
-        if pixels_nCHW.dtype != torch.uint8 or pixels_nCHW.dim() != 4 or pixels_nCHW.shape[1] not in (1, 3):
-            raise ValueError(
-                f"{self.name} takes uint8 (n, C, H, W) of 1 or 3 channels, not {pixels_nCHW.dtype} "
-                f"{tuple(pixels_nCHW.shape)}."
-            )
+        check_pixels(self.name, pixels_nCHW)
         rows = []
         for batch in pixels_nCHW.cpu().split(BATCH):
             padded = F.pad(batch, (0, 0, 0, 0, 0, 0, 0, BATCH - len(batch)))

@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,7 +24,7 @@ from bench.metrics.features import BATCH, FeatureNetwork
 
 
 class OwnFeatures(FeatureNetwork):
-    """A module, whose identity is its class and the SHA-256 of its weights, or a function and its source."""
+    """A module or function; its identity is the SHA-256 of what it is made of, see `digest`."""
 
     def __init__(self, network: Callable[[Tensor], Any], name: str = "") -> None:
         self.network = network.eval() if isinstance(network, nn.Module) else network
@@ -51,8 +53,8 @@ class OwnFeatures(FeatureNetwork):
     @torch.inference_mode()
     def extract(self, pixels_nCHW: Tensor) -> Tensor:
         """Features (n, d) float32, always `BATCH` images at a time, padded."""
-        rows = []
-        for batch in pixels_nCHW.cpu().split(BATCH):
+        rows: list[Tensor] = []
+        for batch in pixels_nCHW.cpu().split(BATCH) if len(pixels_nCHW) else ():
             padded = F.pad(batch, (0, 0, 0, 0, 0, 0, 0, BATCH - len(batch)))
             found = torch.as_tensor(self.network(padded))
             if found.dim() != 2 or len(found) != BATCH or found.shape[1] < 2:
@@ -61,21 +63,45 @@ class OwnFeatures(FeatureNetwork):
                     "an image, with d of 2 or more."
                 )
             rows.append(found[: len(batch)].float())
-        found = torch.cat(rows)
-        self.dims = found.shape[1]
-        return found
+        if not rows:
+            return torch.zeros(0, self.dims)
+        joined = torch.cat(rows)
+        self.dims = joined.shape[1]
+        return joined
 
 
 def digest(network: Any) -> str:
-    """SHA-256 of a module's class and tensors, or of a function's source."""
+    """SHA-256 of what a module or function is made of: its source, and the tensors and values that it holds.
+
+    A module counts with its structure, a function with what it closes over, an object with its attributes;
+    what is reached through globals is not seen.
+    """
+    found = hashlib.sha256(_source(network).encode())
     if isinstance(network, nn.Module):
-        found = hashlib.sha256(type(network).__qualname__.encode())
-        for key, value in sorted(network.state_dict().items()):
-            found.update(key.encode())
-            found.update(value.detach().cpu().contiguous().double().numpy().tobytes())
-        return found.hexdigest()
+        found.update(repr(network).encode())
+        held: Mapping[str, Any] = network.state_dict()
+    else:
+        cells = getattr(network, "__closure__", None) or ()
+        names = getattr(getattr(network, "__code__", None), "co_freevars", ())
+        closed = {name: cell.cell_contents for name, cell in zip(names, cells, strict=False)}
+        held = {**closed, **getattr(network, "__dict__", {})}
+    for name, value in sorted(held.items()):
+        found.update(f"{name}={_content(value)}".encode())
+    return found.hexdigest()
+
+
+def _content(value: Any) -> str:
+    if isinstance(value, nn.Module) or inspect.isfunction(value):
+        return digest(value)
+    if isinstance(value, Tensor | np.ndarray):
+        array = torch.as_tensor(value).detach().cpu().contiguous()
+        return hashlib.sha256(array.double().numpy().tobytes()).hexdigest() + str(tuple(array.shape))
+    # An address in memory is another in every process.
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+
+
+def _source(network: Any) -> str:
     try:
-        source = inspect.getsource(network if inspect.isroutine(network) else type(network))
+        return inspect.getsource(network if inspect.isroutine(network) else type(network))
     except (OSError, TypeError):
-        source = repr(network)
-    return hashlib.sha256(source.encode()).hexdigest()
+        return type(network).__qualname__

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import os
 import tempfile
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,8 +93,9 @@ def fetch(url: str, place: Path, published: Published) -> None:
                 f"{url} gave a file with SHA-256 {digest.hexdigest()[:12]}… instead of {published.sha256}…: "
                 "nothing was stored."
             )
+        os.chmod(name, 0o644)
         os.replace(name, place)
-    except (urllib.error.URLError, OSError) as error:
+    except (OSError, http.client.HTTPException) as error:
         raise ValueError(
             f"{url} cannot be fetched ({error}): fetch it elsewhere and put it into {place.parent}."
         ) from error

@@ -107,6 +107,9 @@ def test_names_are_those_of_the_table() -> None:
 def test_real_images_are_named_by_data_set_and_split() -> None:
     assert len(real_images("digits")) == 1437
     assert len(real_images("digits:test")) == 360
+    raw, scaled = (next(iter(real_images("digits", levels=n).batches(9))).pixels for n in (17, 256))  # type: ignore[union-attr]
+    assert scaled.max() == 255
+    assert np.array_equal(scaled, np.rint(raw * 255.0 / 16))
     with pytest.raises(ValueError, match="splits train and test, and no 'tset'"):
         real_images("digits:tset")
 

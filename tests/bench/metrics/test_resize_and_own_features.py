@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import types
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,6 +55,15 @@ class Means(nn.Module):
         return pixels.float().mean((2, 3)) * self.weight
 
 
+def _closed(weight: Any) -> Callable[[Tensor], Tensor]:
+    """A function over what it closes over."""
+
+    def features(pixels: Tensor) -> Tensor:
+        return pixels.float().mean((2, 3)) * (weight(pixels) if callable(weight) else weight)
+
+    return features
+
+
 def _flat(pixels: Tensor) -> Tensor:
     return pixels.float().mean((1, 2, 3))
 
@@ -61,10 +72,18 @@ def test_a_module_is_known_by_its_weights_and_a_function_by_its_source() -> None
     assert digest(Means()) == digest(Means())
     assert digest(Means()) != digest(Means(2.0))
     assert digest(_flat) != digest(lambda pixels: pixels)
+    first, second = (nn.Sequential(nn.Flatten(), layer) for layer in (nn.ReLU(), nn.GELU()))
+    assert digest(first) != digest(second)  # equal weights, of which there are none
+    assert digest(_closed(1.0)) == digest(_closed(1.0))
+    assert digest(_closed(torch.ones(3))) != digest(_closed(torch.zeros(3)))
+    assert digest(_closed(Means())) == digest(_closed(Means())) != digest(_closed(Means(2.0)))
     found = OwnFeatures(Means(), "mine:Means")
     assert torch.allclose(found.extract(IMAGES), IMAGES.float().mean((2, 3)))
     assert (found.metric, found.dims) == ("FD-Means", 3)
     assert digest(Means())[:12] in found.identity
+    assert OwnFeatures(Means()).extract(IMAGES[:0]).shape[0] == 0
+    assert torch.equal(feature_network(Means()).extract(IMAGES), found.extract(IMAGES))
+    assert feature_network(found) is found
 
 
 def test_one_is_imported_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
