@@ -164,6 +164,11 @@ def evaluate(
     save_statistics: Annotated[
         Path | None, typer.Option(help="Also write the moments of SOURCE, to compare others with.")
     ] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="Also draw the images nearest to real ones, beside them: .png.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="Of the feature network: float32 or bfloat16.")] = "float32",
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile the feature network.")] = False,
     as_json: Json = False,
 ) -> int:
     """Measure images of any origin against real ones: Fréchet and kernel distances, precision, recall …"""
@@ -178,12 +183,14 @@ def evaluate(
         _words(metrics),
         output,
         save_statistics,
+        pairs,
         as_json,
         n=n,
         seed=seed,
         column=column,
         skip_damaged=skip_damaged,
         sampling=sampling(sampler, steps, guidance, _words(labels), prompts),
+        arithmetic={"dtype": dtype, "compiled": compiled},
     )
     return OK
 

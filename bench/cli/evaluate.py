@@ -15,6 +15,7 @@ from bench import files
 from bench.errors import UsageError
 from bench.evaluate import Evaluated, evaluate
 from bench.evaluate.evaluation import real_images, statistics
+from bench.evaluate.pairs import pictures
 from bench.images import open_images
 from bench.metrics.statistics_file import Statistics
 from bench.records import Record, to_frame, to_rows
@@ -35,6 +36,7 @@ def show_evaluation(
     metrics: Sequence[str],
     output: Path | None,
     save: Path | None,
+    pairs: Path | None,
     as_json: bool,
     *,
     n: int | None,
@@ -42,6 +44,7 @@ def show_evaluation(
     column: str,
     skip_damaged: bool,
     sampling: Mapping[str, Any],
+    arithmetic: Mapping[str, Any],
 ) -> bool:
     """Measure, print, write; True. UsageError with one sentence for what cannot be measured."""
     from bench.metrics.features import feature_network
@@ -52,7 +55,7 @@ def show_evaluation(
         raise UsageError(f"--output takes a file that ends in .csv or .json, and not {output}.")
     try:
         options: dict[str, Any] = {"skip_damaged": skip_damaged}
-        network = feature_network(features, weights=weights)
+        network = feature_network(features, weights, **arithmetic)
         images = open_images(source, n=n, seed=seed, column=column, **options, **sampling)
         options["levels"] = network.levels
         real = real_images(against, **options)
@@ -63,6 +66,10 @@ def show_evaluation(
             found = evaluate(
                 images, real, network, metrics, held_out=unseen, seed=seed, progress=bars.show, model=source
             )
+        if pairs is not None:
+            if isinstance(real, Statistics):
+                raise ValueError("--pairs shows real images, and statistics hold none.")
+            files.write_bytes(pairs, pictures(found, images, real, levels=network.levels))
         if save is not None:
             statistics(found.generated, network).save(save)
     except ValueError as error:

@@ -38,11 +38,16 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The records of an evaluation, the images that were left out by set, and what the generated ones are."""
+    """The records of an evaluation, the images that were left out by set, and the features of every set."""
 
     records: list[Record]
     damaged: dict[str, list[str]]
-    generated: Extracted
+    sets: dict[str, Extracted]
+
+    @property
+    def generated(self) -> Extracted:
+        """Features of the generated images."""
+        return self.sets["generated"]
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,7 @@ def evaluate(
     tail = f"[{network.identity}, {generated.name} {generated.identity[:12]} {size}, {said}]"
     records = [one for measure in wanted.values() for one in _records(measure.compute(of), tail, common)]
     damaged = {role: [str(one) for one in source.damaged] for role, source in sources.items()}
-    return Evaluated(records, {role: names for role, names in damaged.items() if names}, generated)
+    return Evaluated(records, {role: names for role, names in damaged.items() if names}, sets)
 
 
 def _reference(saved: Statistics | None, sets: dict[str, Extracted]) -> tuple[str, str]:
@@ -130,10 +135,10 @@ def provenance(network: FeatureNetwork, data_set: str = "", split: str = "") -> 
     return FeatureProvenance(
         extractor=network.name,
         layer=str(getattr(network, "layer", "features")),
-        weights_sha256=network.identity.removeprefix(network.name).strip() or "none",
+        weights_sha256=network.identity.removeprefix(network.name).strip().partition(" ")[0] or "none",
         resize=str(getattr(network, "resize", "none")),
         quantiser="round",
-        dtype="float32",
+        dtype=network.dtype,
         data_set=data_set,
         split=split,
     )

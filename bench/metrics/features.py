@@ -35,6 +35,8 @@ class FeatureNetwork(ABC):
     """Policy by which images become the network's size, see `bench.metrics.resize`."""
     layer: str = "features"
     """What is read of it."""
+    dtype: str = "float32"
+    """How it computes, see `bench.metrics.arithmetic`."""
     levels: int = 256
     """Grey levels of the pixels that it takes."""
     dims: int
@@ -174,12 +176,17 @@ SMALL = {"mnist-features": (1, 28, 28), "cifar10-features": (3, 32, 32)}
 
 
 def feature_network(
-    name: str | FeatureNetwork | Callable[[Tensor], Tensor], weights: Path | str | None = None
+    name: str | FeatureNetwork | Callable[[Tensor], Tensor],
+    weights: Path | str | None = None,
+    *,
+    dtype: str = "float32",
+    compiled: bool = False,
 ) -> FeatureNetwork:
     """The feature network of a name; or one of your own, as `package.module:attribute`, module or function.
 
     weights  file or folder with its weights, where they do not come with the package; `download` fetches the
              published ones. Without: the folder of `bench.metrics.weights_store`
+    dtype, compiled  of networks whose weights come from elsewhere, see `bench.metrics.arithmetic`
 
     Raises ValueError with the nearest name if there is none, and in one sentence where weights are missing.
     """
@@ -193,14 +200,19 @@ def feature_network(
     if not found.external:
         if weights is not None:
             raise ValueError(f"{found.name} has weights of its own: leave --weights out.")
+        if (dtype, compiled) != ("float32", False):
+            raise ValueError(f"{found.name} computes in float32, eagerly: leave dtype and compile out.")
         return _packaged(found.name)
+    from bench.metrics.arithmetic import Arithmetic
+
+    arithmetic = Arithmetic(dtype, compiled)
     if found.hub:
         from bench.metrics.transformer_features import TransformerFeatures
 
-        return TransformerFeatures(found, weights)
+        return TransformerFeatures(found, weights, arithmetic)
     from bench.metrics.inception import InceptionFeatures
 
-    return InceptionFeatures(found, weights)
+    return InceptionFeatures(found, weights, arithmetic)
 
 
 @functools.cache

@@ -21,11 +21,13 @@ from torch import Tensor
 
 from bench.identity import file_sha256
 from bench.metrics import weights_store
+from bench.metrics.arithmetic import Arithmetic
 from bench.metrics.feature_names import FeatureName
 from bench.metrics.features import FeatureNetwork, check_pixels
 from bench.metrics.resize import policy
 
 SIDE, CLASSES = 299, 1008
+SINGLE = Arithmetic()
 
 BATCH = 8
 """Images are always extracted this many at a time, padded, so that a feature never depends on its batch."""
@@ -53,15 +55,21 @@ class InceptionFeatures(FeatureNetwork):
     Images of one channel are repeated to three. Pixels are levels 0…255.
     """
 
-    def __init__(self, name: FeatureName, weights: Path | str | None = None) -> None:
+    def __init__(
+        self, name: FeatureName, weights: Path | str | None = None, arithmetic: Arithmetic = SINGLE
+    ) -> None:
         known = published()
         path = weights_store.find(name.name, known, weights)
         digest = file_sha256(path)
         self.name, self.resize, self.layer = name.name, name.resize, name.layer
-        self.identity = f"{name.name} {digest[:12]}"
+        self.identity, self.dtype = (
+            f"{name.name} {digest[:12]}{arithmetic}",
+            f"{arithmetic}".strip() or "float32",
+        )
         self.metric = name.metric if known.is_it(digest) else f"FD-inception-{digest[:8]}"
         self.dims, self.classes = int(name.layer), CLASSES
         self._resized, self.network = policy(name.resize), _network(path)
+        self._arithmetic, self._body = arithmetic, arithmetic.applied(self._up_to)
 
     @torch.inference_mode()
     def extract(self, pixels_nCHW: Tensor) -> Tensor:
@@ -79,7 +87,8 @@ class InceptionFeatures(FeatureNetwork):
         for batch in pixels_nCHW.cpu().split(BATCH):
             padded = F.pad(batch, (0, 0, 0, 0, 0, 0, 0, BATCH - len(batch)))
             x = self._resized(padded.expand(-1, 3, -1, -1), SIDE)
-            rows.append(self._up_to(layer, (x - 128.0) / 128.0)[: len(batch)])
+            with self._arithmetic.context():
+                rows.append(self._body(layer, (x - 128.0) / 128.0)[: len(batch)].float())
         return torch.cat(rows) if rows else torch.zeros(0, int(layer))
 
     def _up_to(self, layer: str, x_nCHW: Tensor) -> Tensor:

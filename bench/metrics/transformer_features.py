@@ -23,12 +23,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.metrics import weights_store
+from bench.metrics.arithmetic import Arithmetic
 from bench.metrics.feature_names import FeatureName
 from bench.metrics.features import FeatureNetwork, check_pixels
 from bench.metrics.resize import policy
 
 BATCH = 16
 """Images are always extracted this many at a time, padded, so that a feature never depends on its batch."""
+
+SINGLE = Arithmetic()
 
 STATISTICS = {
     "dinov2": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -40,11 +43,17 @@ STATISTICS = {
 class TransformerFeatures(FeatureNetwork):
     """A vision transformer; images of one channel are repeated to three."""
 
-    def __init__(self, name: FeatureName, weights: Path | str | None = None) -> None:
+    def __init__(
+        self, name: FeatureName, weights: Path | str | None = None, arithmetic: Arithmetic = SINGLE
+    ) -> None:
         self.name, self.resize, self.layer = name.name, name.resize, name.layer
         self.kind = name.name.partition("-")[0]
         self.network, digest = _opened(name, self.kind, weights)
-        self.identity = f"{name.name} {digest[:12]}"
+        self.identity, self.dtype = (
+            f"{name.name} {digest[:12]}{arithmetic}",
+            f"{arithmetic}".strip() or "float32",
+        )
+        self._arithmetic, self._body = arithmetic, arithmetic.applied(self.network)
         # Made weights are told from published ones by where they came from.
         published = str(weights) == weights_store.DOWNLOAD
         self.metric = name.metric if published else f"FD-{self.kind}-{digest[:8]}"
@@ -63,7 +72,8 @@ class TransformerFeatures(FeatureNetwork):
         for batch in pixels_nCHW.cpu().split(BATCH):
             padded = F.pad(batch, (0, 0, 0, 0, 0, 0, 0, BATCH - len(batch)))
             x = self._resized(padded.expand(-1, 3, -1, -1), self.side).clamp(0.0, 255.0) / 255.0
-            found = self.network(pixel_values=(x - self._mean) / self._deviation)
+            with self._arithmetic.context():
+                found = self._body(pixel_values=(x - self._mean) / self._deviation)
             rows.append((found.image_embeds if self.kind == "clip" else found.pooler_output)[: len(batch)])
         return torch.cat(rows).float() if rows else torch.zeros(0, self.dims)
 

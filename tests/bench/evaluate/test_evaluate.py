@@ -137,6 +137,23 @@ def test_the_command_prints_and_writes(
     assert found["damaged"] == {}
 
 
+def test_nearest_pairs_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A picture of copies beside what they copy; without held-out images it is refused."""
+    from PIL import Image
+
+    np.savez(tmp_path / "a.npz", DIGITS.train[:300])
+    common = [str(tmp_path / "a.npz"), "--against", "digits", "--features", "digits-features"]
+    picture = tmp_path / "pairs.png"
+    how = ["--metrics", "memorisation", "--pairs", str(picture)]
+    assert _run(monkeypatch, *common, *how, "--held-out", "digits:test") == 0
+    image = np.asarray(Image.open(picture))
+    assert image.std() > 0
+    assert _run(monkeypatch, *common, "--metrics", "kid", "--pairs", str(picture)) == USAGE
+    assert "held-out split" in capsys.readouterr().err
+
+
 def test_damaged_images_are_listed_by_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

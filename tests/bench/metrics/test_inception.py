@@ -97,6 +97,31 @@ def test_other_weights_are_another_identity_and_other_features(
     assert not torch.allclose(other.extract(images[:1]), network.extract(images[:1]))
 
 
+def test_other_arithmetic_is_another_identity(
+    weights: Path, images: torch.Tensor, network: FeatureNetwork
+) -> None:
+    """bfloat16 changes features in their third digit and says so."""
+    half = feature_network("inception-v3-tf", weights, dtype="bfloat16")
+    assert half.identity == f"{network.identity} bfloat16"
+    assert (half.dtype, network.dtype) == ("bfloat16", "float32")
+    found, exact = half.extract(images), network.extract(images)
+    assert found.dtype == torch.float32
+    assert 1e-5 < float((found - exact).norm() / exact.norm()) < 0.05
+    with pytest.raises(ValueError, match="Did you mean 'bfloat16'"):
+        feature_network("inception-v3-tf", weights, dtype="bfloat61")
+    with pytest.raises(ValueError, match="computes in float32, eagerly"):
+        feature_network("digits-features", dtype="bfloat16")
+
+
+@pytest.mark.campaign
+def test_a_compiled_network_gives_the_same_features(
+    weights: Path, images: torch.Tensor, network: FeatureNetwork
+) -> None:
+    compiled = feature_network("inception-v3-tf", weights, compiled=True)
+    assert compiled.identity == f"{network.identity} compiled"
+    assert torch.allclose(compiled.extract(images), network.extract(images), rtol=1e-3, atol=1e-4)
+
+
 def test_without_weights_a_sentence_says_file_hash_and_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
