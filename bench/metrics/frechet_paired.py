@@ -10,6 +10,10 @@ what it should (the infinitesimal jackknife counts second-order terms V twice). 
 the other half's map have it four times, so V + linear = (3 within − across) / 2; taken for arrays with more
 than 2d rows.
 
+Coverage of the nominal 95 % in 200 draws at n=5000, d=256: 98.5 % for normal features, 90.0 % for skewed ones
+(gamma), with or without that correction; at d=64, n=1250 95.5 % and 94.0 % with it. Read a difference whose
+interval only just leaves out zero as undecided.
+
 The 1/N bias is not removed, and largely cancels at equal N where the models are alike.
 """
 
