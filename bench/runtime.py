@@ -13,6 +13,8 @@ from typing import Any
 from bench.errors import UsageError, unknown
 
 DEVICES = ("auto", "cpu", "cuda")
+ATTENTION = ("auto", "triton", "cudnn", "flash", "efficient", "math")
+GPU_ATTENTION = ("triton", "cudnn", "efficient")
 MAX_THREADS = 16
 
 
@@ -22,11 +24,27 @@ class Runtime:
 
     device: str
     threads: int
+    attention: str = "auto"
+    """Backend of every network's attention; `auto` is PyTorch's choice."""
 
     @property
     def identity(self) -> dict[str, Any]:
         """What enters the key of every computed cell."""
-        return {"device": self.device, "threads": self.threads, "torch": metadata.version("torch")}
+        found = {"device": self.device, "threads": self.threads, "torch": metadata.version("torch")}
+        return {**found, "attention": self.attention}
+
+    @property
+    def label(self) -> str:
+        """Device as records name it, with the attention backend where one was chosen."""
+        return self._labelled(self.device)
+
+    @property
+    def machine_label(self) -> str:
+        """The same with the name of the machine, for timings."""
+        return self._labelled(device_name(self.device))
+
+    def _labelled(self, device: str) -> str:
+        return device if self.attention == "auto" else f"{device}, {self.attention} attention"
 
     @property
     def hardware(self) -> dict[str, Any]:
@@ -34,10 +52,12 @@ class Runtime:
         return {**self.identity, "machine": device_name(self.device)}
 
 
-def resolve(device: str = "auto", threads: int | None = None) -> Runtime:
+def resolve(device: str = "auto", threads: int | None = None, attention: str = "auto") -> Runtime:
     """The runtime asked for, or the best there is: a GPU if torch can use one, else the processor."""
     if device not in DEVICES:
         raise unknown("device", device, DEVICES)
+    if attention not in ATTENTION:
+        raise unknown("attention", attention, ATTENTION)
     if threads is not None and threads < 1:
         raise UsageError(f"--threads must be at least 1, and {threads} was given.")
     if device != "cpu":
@@ -45,7 +65,9 @@ def resolve(device: str = "auto", threads: int | None = None) -> Runtime:
         if device == "cuda" and not present:
             raise UsageError("--device cuda: torch finds no usable NVIDIA GPU here; use --device cpu.")
         device = "cuda" if present else "cpu"
-    return Runtime(device, threads or default_threads())
+    if device == "cpu" and attention in GPU_ATTENTION:
+        raise UsageError(f"--attention {attention} needs an NVIDIA GPU; here use auto, flash or math.")
+    return Runtime(device, threads or default_threads(), attention)
 
 
 @functools.cache

@@ -18,6 +18,7 @@ from bench.records import Record
 from bench.runtime import Runtime
 from bench.store import Part, Store
 from bench.suite import Model
+from kernels.attention import choose_backend
 from models.base import ImageModel
 from models.guidance import Guidance
 from models.likelihood.of_paths import PathLikelihoods
@@ -49,6 +50,7 @@ class Workbench:
         self._features_name = features
         self._models: dict[str, ImageModel] = {}
         torch.set_num_threads(runtime.threads)
+        choose_backend(runtime.attention)
 
     @functools.cached_property
     def features(self) -> FeatureNetwork:
@@ -122,7 +124,7 @@ class Workbench:
         base: dict[str, Any] = {
             "cell_key": cell.key,
             "dataset": self.data.name,
-            "device": self.runtime.device,
+            "device": self.runtime.label,
             **cell.row,
         }
         if cell.weights and cell.kind != "training":

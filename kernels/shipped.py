@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-MODULES: tuple[str, ...] = ()
+MODULES: tuple[str, ...] = ("kernels.jit.attention",)
 """Modules of `kernels.jit`; each has `shipped() -> list[Shipped]`."""
 
 

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.func import jvp
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from kernels.attention import using_backend
 from models import paths
 from models.base import Likelihood, LikelihoodUnavailable
 from models.conditioning import labels
@@ -167,7 +167,7 @@ class MeanFlow(FlowMatching):
 
         directions = (v_M, torch.zeros_like(r_M), torch.ones_like(t_M))
         # Of the attention kernels only the plain one can be differentiated forwards.
-        with sdpa_kernel(SDPBackend.MATH):
+        with using_backend("math"):
             slope = jvp(u, (x_M, r_M, t_M), directions)[1]
         return torch.cat([v_M - (t_M - r_M).view(-1, 1, 1, 1) * slope, v[M:]])
 

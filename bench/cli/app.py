@@ -29,6 +29,9 @@ Samplers = Annotated[str, typer.Option(help="Only these samplers, separated by c
 Metrics = Annotated[str, typer.Option(help="Only these of quality, likelihood, throughput, certificates.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(help="Threads of the processor; default: its cores.")]
+Attention = Annotated[
+    str, typer.Option(help="Backend of every attention: auto, triton, cudnn, flash, efficient or math.")
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change one value of the suite, e.g. --set sampling.images=720; repeatable."),
@@ -47,12 +50,13 @@ def run(
     metrics: Metrics = "",
     device: Device = "auto",
     threads: Threads = None,
+    attention: Attention = "auto",
     set_: Set = None,
 ) -> int:
     """Train, sample, measure and write the comparison report. Running it again does what is missing."""
     from bench.cli.progress import follow
 
-    found, planner = _plan(suite, results, models, samplers, metrics, device, threads, set_)
+    found, planner = _plan(suite, results, models, samplers, metrics, device, threads, attention, set_)
     failed = follow(found, planner)
     return FAILED if failed else OK
 
@@ -66,13 +70,14 @@ def plan(
     metrics: Metrics = "",
     device: Device = "auto",
     threads: Threads = None,
+    attention: Attention = "auto",
     set_: Set = None,
     as_json: Json = False,
 ) -> None:
     """Show the cells of a suite: cached or missing, with the time and disk they are expected to take."""
     from bench.cli.tables import show_plan
 
-    found, planner = _plan(suite, results, models, samplers, metrics, device, threads, set_)
+    found, planner = _plan(suite, results, models, samplers, metrics, device, threads, attention, set_)
     show_plan(found, planner, as_json)
 
 
@@ -230,6 +235,7 @@ def _plan(
     metrics: str,
     device: str,
     threads: int | None,
+    attention: str,
     changes: list[str] | None,
 ) -> tuple[Any, Any]:
     """The run and its cells, every name checked."""
@@ -239,7 +245,7 @@ def _plan(
 
     suite = load_suite(source, _overrides(changes or []))
     suite = select(suite, _words(models), _words(samplers), _words(metrics))
-    return Run(suite, source, results), make_planner(suite, resolve(device, threads))
+    return Run(suite, source, results), make_planner(suite, resolve(device, threads, attention))
 
 
 def _words(text: str) -> list[str]:

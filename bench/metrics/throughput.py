@@ -112,7 +112,7 @@ class Throughput:
             f"median of {len(parts)} trajectories of {settings['batch']} images after "
             f"{settings['warmup']} warm-up, cells alternating, {bench.runtime.threads} threads"
         )
-        device = bench.runtime.hardware["machine"]
+        device = bench.runtime.machine_label
         speed = bench.row(
             cell,
             metric="throughput",
@@ -158,7 +158,7 @@ class Throughput:
                 unit="s",
                 protocol=f"first trajectory minus the median of {len(parts)} later ones, no cache of "
                 "compiled code; no interval: taken once",
-                **{**columns, "n": 1, "device": bench.runtime.hardware["machine"]},
+                **{**columns, "n": 1, "device": bench.runtime.machine_label},
             )
         ]
 

@@ -40,3 +40,22 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
     else:
         with pytest.raises(UsageError, match="no usable NVIDIA GPU"):
             runtime.resolve("cuda")
+
+
+def test_the_attention_backend_is_part_of_every_key_and_record() -> None:
+    """Two backends are two numbers; `auto` reads as before."""
+    auto, plain = runtime.resolve("cpu", 1), runtime.resolve("cpu", 1, "math")
+    assert auto.identity != plain.identity
+    assert (auto.label, plain.label) == ("cpu", "cpu, math attention")
+    assert plain.machine_label == f"{auto.machine_label}, math attention"
+
+
+@pytest.mark.parametrize("backend", ["triton", "cudnn", "efficient"])
+def test_attention_that_needs_a_gpu_is_refused_without_one(backend: str) -> None:
+    with pytest.raises(UsageError, match=f"--attention {backend} needs an NVIDIA GPU; here use auto"):
+        runtime.resolve("cpu", 1, backend)
+
+
+def test_unknown_attention_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match="triton"):
+        runtime.resolve("cpu", 1, "tritn")

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kernels.attention import attention, reference_attention
+from kernels.attention import attention, chosen_backend, reference_attention, using_backend
 
 
 def _qkv(L: int = 7, S: int = 7, dtype: torch.dtype = torch.float32, seed: int = 0) -> list[torch.Tensor]:
@@ -83,10 +83,26 @@ def test_unavailable_backend_is_refused(backend: str) -> None:
 
 
 def test_unknown_backend_and_wrong_shapes_are_one_sentence() -> None:
-    with pytest.raises(ValueError, match="'flsh' is unknown: use one of auto, reference, math"):
+    with pytest.raises(ValueError, match="'flsh' is unknown: use one of auto, reference, triton, math"):
         attention(*_qkv(), backend="flsh")
     with pytest.raises(ValueError, match="as many queries as keys: got 3 and 7"):
         attention(*_qkv(L=3), causal=True)
     q, k, v = _qkv()
     with pytest.raises(ValueError, match="needs q"):
         attention(q, k[:, :, :, :4], v)
+
+
+def test_one_switch_for_every_network() -> None:
+    """What a process chooses is what `auto` runs; a backend given by name stays itself."""
+    assert chosen_backend("auto") == "auto"
+    q, k, v = _qkv()
+    with using_backend("cudnn"):
+        assert chosen_backend("auto") == "cudnn"
+        assert chosen_backend("math") == "math"
+        if not torch.cuda.is_available():
+            with pytest.raises(ValueError, match="'cudnn' cannot run"):
+                attention(q, k, v)
+        attention(q, k, v, backend="math")
+    assert chosen_backend("auto") == "auto"
+    with pytest.raises(ValueError, match="unknown"), using_backend("tritn"):
+        pass
