@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-MODULES: tuple[str, ...] = ("kernels.jit.attention",)
+MODULES = tuple(f"kernels.jit.{name}" for name in ("attention", "prepare", "adaln", "rms_norm"))
 """Modules of `kernels.jit`; each has `shipped() -> list[Shipped]`."""
 
 

@@ -17,7 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.adaln import gated_residual, layer_norm_modulate
 from kernels.attention import attention
+from kernels.rms_norm import rms_norm
 from models.names import unknown
 from models.networks.embeddings import (
     LabelEmbedding,
@@ -26,9 +28,7 @@ from models.networks.embeddings import (
     check_patches,
     grid_positions,
     initialise,
-    modulate,
     modulation,
-    plain_norm,
     unpatchify,
 )
 
@@ -75,12 +75,17 @@ class Attention(nn.Module):
             self.proj = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
 
-    def heads_of(self, x_BNE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each (B, A, N, D)."""
+    def packed(self, x_BNE: Tensor) -> Tensor:
+        """Queries, keys and values before their norms, (B, N, 3, A, D)."""
         B, N, E = x_BNE.shape
-        parts_3BAND = self.qkv(x_BNE).view(B, N, 3, self.heads, E // self.heads).permute(2, 0, 3, 1, 4)
-        q_BAND, k_BAND, v_BAND = parts_3BAND.unbind(0)
-        return self.ln_q(q_BAND), self.ln_k(k_BAND), v_BAND
+        return self.qkv(x_BNE).view(B, N, 3, self.heads, E // self.heads)
+
+    @property
+    def norms(self) -> tuple[Tensor, Tensor] | None:
+        """Weights of the norms of queries and keys, where there are any."""
+        if isinstance(self.ln_q, nn.RMSNorm) and isinstance(self.ln_k, nn.RMSNorm):
+            return self.ln_q.weight, self.ln_k.weight
+        return None
 
     def project(self, mixed_BAND: Tensor) -> Tensor:
         """The heads' results side by side, through the projection: (B, N, E)."""
@@ -88,7 +93,12 @@ class Attention(nn.Module):
 
     def forward(self, x_BNE: Tensor, backend: str) -> Tensor:
         """Every token sees every token."""
-        return self.project(attention(*self.heads_of(x_BNE), backend=backend))
+        q_BAND, k_BAND, v_BAND = self.packed(x_BNE).permute(2, 0, 3, 1, 4).unbind(0)
+        if self.norms is not None:
+            weights = self.norms
+            q_BAND = rms_norm(q_BAND, weights[0], backend=backend)
+            k_BAND = rms_norm(k_BAND, weights[1], backend=backend)
+        return self.project(attention(q_BAND, k_BAND, v_BAND, backend=backend))
 
 
 class MLP(nn.Module):
@@ -117,8 +127,10 @@ class Block(nn.Module):
     def forward(self, x_BNE: Tensor, c_BE: Tensor, backend: str) -> Tensor:
         """Same shape."""
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.adaLN_modulation(c_BE)[:, None].chunk(6, 2)
-        x_BNE = x_BNE + gate * self.attn(modulate(plain_norm(x_BNE), shift, scale), backend)
-        return x_BNE + gate_mlp * self.mlp(modulate(plain_norm(x_BNE), shift_mlp, scale_mlp))
+        y_BNE = self.attn(layer_norm_modulate(x_BNE, shift, scale, backend=backend), backend)
+        x_BNE = gated_residual(x_BNE, y_BNE, gate, backend=backend)
+        y_BNE = self.mlp(layer_norm_modulate(x_BNE, shift_mlp, scale_mlp, backend=backend))
+        return gated_residual(x_BNE, y_BNE, gate_mlp, backend=backend)
 
 
 class FinalLayer(nn.Module):
@@ -129,9 +141,9 @@ class FinalLayer(nn.Module):
         self.linear = nn.Linear(width, patch * patch * channels)
         self.adaLN_modulation = modulation(width, 2)
 
-    def forward(self, x_BNE: Tensor, c_BE: Tensor) -> Tensor:
+    def forward(self, x_BNE: Tensor, c_BE: Tensor, backend: str) -> Tensor:
         shift, scale = self.adaLN_modulation(c_BE)[:, None].chunk(2, 2)
-        return self.linear(modulate(plain_norm(x_BNE), shift, scale))
+        return self.linear(layer_norm_modulate(x_BNE, shift, scale, backend=backend))
 
 
 class DiT(nn.Module):
@@ -145,7 +157,7 @@ class DiT(nn.Module):
     time_scale    what t is multiplied by before the sinusoids; 1000 as in the published weights
     expansion     hidden units of an MLP in units of E
     dropout       on attention's output and an MLP's hidden units, while training
-    backend       attention backend, see `kernels.attention`
+    backend       of attention, see `kernels.attention`; `triton` is also that of adaLN and norms
     """
 
     pos_embed: Tensor
@@ -188,7 +200,7 @@ class DiT(nn.Module):
         x_BNE = self.x_embedder(x_BCHW) + self.pos_embed
         for block in self.blocks:
             x_BNE = block(x_BNE, c_BE, self.backend)
-        tokens = self.final_layer(x_BNE, c_BE)
+        tokens = self.final_layer(x_BNE, c_BE, self.backend)
         return unpatchify(tokens, self.channels_out, self.patch, self.rows, self.columns)
 
     def _condition(self, t_B: Tensor, label_B: Tensor | None) -> Tensor:

@@ -6,7 +6,6 @@ Shapes: B batch, C channels, H height, W width, p patch, N = (H/p)·(W/p) patche
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 LONGEST = 10_000.0
@@ -108,19 +107,9 @@ def unpatchify(tokens_BNP: Tensor, channels: int, patch: int, rows: int, columns
     return grid.permute(0, 5, 1, 3, 2, 4).reshape(-1, channels, rows * patch, columns * patch)
 
 
-def modulate(x_BNE: Tensor, shift_B1E: Tensor, scale_B1E: Tensor) -> Tensor:
-    """x·(1 + scale) + shift."""
-    return torch.addcmul(shift_B1E, x_BNE, 1.0 + scale_B1E)
-
-
 def modulation(width: int, parts: int) -> nn.Sequential:
     """c to `parts` vectors of size E, all 0 before training: adaLN-Zero."""
     return nn.Sequential(nn.SiLU(), nn.Linear(width, parts * width))
-
-
-def plain_norm(x_BNE: Tensor) -> Tensor:
-    """LayerNorm over E without scale or shift of its own, ε = 10⁻⁶."""
-    return F.layer_norm(x_BNE, x_BNE.shape[-1:], eps=1e-6)
 
 
 def initialise(network: nn.Module) -> None:

@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
 
-from kernels.attention import attention
+from kernels.adaln import gated_residual, layer_norm_modulate
+from kernels.joint_attention import joint_attention
 from models.names import unknown
 from models.networks.dit import MLP, Attention, FinalLayer, check_transformer
 from models.networks.embeddings import (
@@ -30,9 +30,7 @@ from models.networks.embeddings import (
     check_patches,
     grid_positions,
     initialise,
-    modulate,
     modulation,
-    plain_norm,
     unpatchify,
 )
 from models.times import shifted
@@ -82,16 +80,18 @@ class Stream(nn.Module):
         """Shifts, scales and gates, (B, 1, E) each."""
         return self.adaLN_modulation(c_BE)[:, None].chunk(self.parts, 2)
 
-    def enter(self, x_BNE: Tensor, m: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of this stream for the joint attention."""
-        return self.attn.heads_of(modulate(plain_norm(x_BNE), m[0], m[1]))
+    def enter(self, x_BNE: Tensor, m: tuple[Tensor, ...], backend: str) -> Tensor:
+        """Queries, keys and values of this stream for the joint attention, (B, N, 3, A, D)."""
+        return self.attn.packed(layer_norm_modulate(x_BNE, m[0], m[1], backend=backend))
 
     def leave(self, x_BNE: Tensor, mixed_BAND: Tensor, m: tuple[Tensor, ...], backend: str) -> Tensor:
         """x with what attention and MLP add to it."""
-        out_BNE = x_BNE + m[2] * self.attn.project(mixed_BAND)
+        out_BNE = gated_residual(x_BNE, self.attn.project(mixed_BAND), m[2], backend=backend)
         if self.dual:
-            out_BNE = out_BNE + m[8] * self.attn2(modulate(plain_norm(x_BNE), m[6], m[7]), backend)
-        return out_BNE + m[5] * self.mlp(modulate(plain_norm(out_BNE), m[3], m[4]))
+            y_BNE = self.attn2(layer_norm_modulate(x_BNE, m[6], m[7], backend=backend), backend)
+            out_BNE = gated_residual(out_BNE, y_BNE, m[8], backend=backend)
+        y_BNE = self.mlp(layer_norm_modulate(out_BNE, m[3], m[4], backend=backend))
+        return gated_residual(out_BNE, y_BNE, m[5], backend=backend)
 
 
 class JointBlock(nn.Module):
@@ -118,10 +118,13 @@ class JointBlock(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Same shapes; a `pre_only` block hands the text stream on as it came."""
         m_context, m_x = self.context_block.modulations(c_BE), self.x_block.modulations(c_BE)
-        text, image = self.context_block.enter(context_BLE, m_context), self.x_block.enter(x_BNE, m_x)
-        q, k, v = (torch.cat(pair, 2) for pair in zip(text, image, strict=True))
-        mixed = attention(q, k, v, backend=backend)
-        mixed_context, mixed_x = mixed.split([context_BLE.shape[1], x_BNE.shape[1]], 2)
+        text = self.context_block.enter(context_BLE, m_context, backend)
+        image = self.x_block.enter(x_BNE, m_x, backend)
+        of_image, of_text = self.x_block.attn.norms, self.context_block.attn.norms
+        weights = None if of_image is None or of_text is None else (*of_image, *of_text)
+        mixed_x, mixed_context = joint_attention(
+            image, text, weights=weights, order="text-first", backend=backend
+        )
         if not self.pre_only:
             context_BLE = self.context_block.leave(context_BLE, mixed_context, m_context, backend)
         return context_BLE, self.x_block.leave(x_BNE, mixed_x, m_x, backend)
@@ -142,7 +145,7 @@ class MMDiT(nn.Module):
     time_scale     what t is multiplied by before the sinusoids; 1000 as in the published weights
     expansion      hidden units of an MLP in units of E
     dropout        on attention's output and an MLP's hidden units, while training
-    backend        attention backend, see `kernels.attention`
+    backend        of attention, see `kernels.attention`; `triton` is also that of adaLN and norms
     """
 
     pos_embed: Tensor
@@ -199,7 +202,9 @@ class MMDiT(nn.Module):
         context_BLE = self.context_embedder(context_BLT)
         for block in self.joint_blocks:
             context_BLE, x_BNE = block(context_BLE, x_BNE, c_BE, self.backend)
-        return unpatchify(self.final_layer(x_BNE, c_BE), self.channels_out, self.patch, rows, columns)
+        return unpatchify(
+            self.final_layer(x_BNE, c_BE, self.backend), self.channels_out, self.patch, rows, columns
+        )
 
     def cropped_positions(self, rows: int, columns: int) -> Tensor:
         """(1, rows·columns, E) from the middle of the table."""

@@ -9,3 +9,19 @@ def test_the_interpreter_computes_with_bfloat16() -> None:
 
 def test_attention() -> None:
     run_interpreted("attention")
+
+
+def test_prepare_and_joint_attention() -> None:
+    run_interpreted("prepare")
+
+
+def test_adaln() -> None:
+    run_interpreted("adaln")
+
+
+def test_rms_norm() -> None:
+    run_interpreted("rms_norm")
+
+
+def test_networks() -> None:
+    run_interpreted("networks")

@@ -20,8 +20,6 @@ from models.networks.embeddings import (
     VectorEmbedding,
     check_patches,
     grid_positions,
-    modulate,
-    plain_norm,
     sinusoid,
     unpatchify,
 )
@@ -90,16 +88,6 @@ def test_the_last_label_is_the_null() -> None:
     assert layer.embedding_table.weight.shape == (11, 4)
     assert torch.equal(layer(torch.tensor([10]))[0], layer.embedding_table.weight[10])
     assert VectorEmbedding(6, 4)(torch.zeros(2, 6)).shape == (2, 4)
-
-
-def test_modulation_and_norm_are_the_published_ones() -> None:
-    """x·(1 + scale) + shift; a norm without parameters, with ε = 10⁻⁶ and the biased variance."""
-    x, shift, scale = torch.randn(2, 3, 8), torch.randn(2, 1, 8), torch.randn(2, 1, 8)
-    torch.testing.assert_close(modulate(x, shift, scale), x * (1 + scale) + shift)
-    small = 1e-3 * x
-    centred = small - small.mean(-1, keepdim=True)
-    wanted = centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt()
-    torch.testing.assert_close(plain_norm(small), wanted, atol=1e-5, rtol=1e-4)
 
 
 def test_impossible_sizes_get_one_sentence() -> None:
