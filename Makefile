@@ -5,7 +5,7 @@ WORKERS ?= 2
 PATHS = bench models kernels tests requirements
 
 .DEFAULT_GOAL := help
-.PHONY: help bench test campaign lint types wheel pins setup setup-dev python clean-env
+.PHONY: help bench test campaign micro micro-compare kernels profile lint types wheel pins setup setup-dev python clean-env
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -19,6 +19,20 @@ test: setup-dev ## run the tests
 
 campaign: setup-dev ## run the long forms of the tests
 	@.venv/bin/python -m pytest -m campaign $(ARGS)
+
+kernels: setup-dev ## check the machine code of every kernel; with a GPU also their times and errors
+	@.venv/bin/python -m pytest -n $(WORKERS) -m 'campaign or not campaign' tests/kernels
+	@if [ -e /dev/nvidiactl ]; then .venv/bin/noisebench kernels reference $(ARGS); fi
+
+profile: setup ## examine the kernels; ARGS="'prepare d64' --card h100"
+	@.venv/bin/noisebench kernels profile $(ARGS)
+
+micro: setup-dev ## time the processor's hot paths and keep the result under the commit's name
+	@.venv/bin/python -m pytest tests/benchmarks -m campaign --benchmark-only --benchmark-storage=.benchmarks \
+	  --benchmark-save=$$(git describe --always --dirty) $(ARGS)
+
+micro-compare: setup-dev ## the two latest of these side by side
+	@.venv/bin/python tests/benchmarks/compare.py $(ARGS)
 
 lint: setup-dev ## check style and format
 	@.venv/bin/ruff check $(PATHS)

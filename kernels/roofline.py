@@ -1,18 +1,12 @@
-"""The least time that attention can take on a card: by its matrix units, its memory, its exponentials.
+"""The least time that work can take on a card: by its matrix units, its memory, its exponentials.
 
-Useful work only: for B batch, H heads, L queries, S keys and D columns (the model's, not padded),
-
-    forward   4·B·H·L·S·D operations,  (2·L + 2·S)·B·H·D elements moved,  B·H·L·S exponentials
-    backward  2.5 times the operations (five products for two), 8 tensors for 4, the exponentials once more
-
-A card has a roof of each: its published or measured rates. Time is at least the largest of the three.
+A card has a rate of each, published or measured. Time is no less than the longest of the three (Williams,
+Waterman and Patterson 2009, with the special function units of attention's exponentials as a third roof).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-DIRECTIONS = ("forward", "backward", "both")
 
 
 @dataclass(frozen=True)
@@ -44,35 +38,6 @@ CARDS = {
 
 
 @dataclass(frozen=True)
-class Attention:
-    """One call: B batch, H heads, L queries, S keys, D columns, bytes of an element."""
-
-    B: int
-    H: int
-    L: int
-    S: int
-    D: int
-    element: int = 2
-
-    def operations(self, direction: str) -> float:
-        """Floating-point operations, a multiply-add being two."""
-        forward = 4.0 * self.B * self.H * self.L * self.S * self.D
-        return forward * {"forward": 1.0, "backward": 2.5, "both": 3.5}[direction]
-
-    def bytes(self, direction: str) -> float:
-        """Bytes that must be read or written: q, k, v, o, their gradients, log-sum-exp."""
-        tensors = 2.0 * (self.L + self.S) * self.B * self.H * self.D * self.element
-        sums = 4.0 * self.B * self.H * self.L
-        return {"forward": tensors + sums, "backward": 2 * tensors + sums, "both": 3 * (tensors + sums)}[
-            direction
-        ]
-
-    def exponentials(self, direction: str) -> float:
-        """Calls of exp2."""
-        return float(self.B * self.H * self.L * self.S) * (2 if direction == "both" else 1)
-
-
-@dataclass(frozen=True)
 class Roof:
     """Least seconds, and which rate sets them."""
 
@@ -80,12 +45,12 @@ class Roof:
     bound_by: str
 
 
-def roof(call: Attention, card: Card, direction: str = "forward") -> Roof:
-    """The largest of the three times."""
+def roof(operations: float, moved: float, exponentials: float, card: Card) -> Roof:
+    """The longest of three times: of matrix operations, of bytes moved, of calls of exp2."""
     times = {
-        "matrix": call.operations(direction) / card.matrix,
-        "bandwidth": call.bytes(direction) / card.bandwidth,
-        "exponentials": call.exponentials(direction) / card.exponentials,
+        "matrix": operations / card.matrix,
+        "bandwidth": moved / card.bandwidth,
+        "exponentials": exponentials / card.exponentials,
     }
     by = max(times, key=lambda name: times[name])
     return Roof(times[by], by)

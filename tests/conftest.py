@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+# Triton warns that this default will change.
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
+
 # Small tensors gain nothing from threads, and tests share the machine with the processes they start.
 torch.set_num_threads(1)
 

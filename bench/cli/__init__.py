@@ -15,6 +15,8 @@ def main() -> None:
     """Entry point of `noisebench`; every foreseen error is one sentence on standard error."""
     # The profiler that counts memory writes notes of its own to the terminal; read when torch loads it.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    # Triton warns that this default will change; what must be fused is written as such.
+    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
     import typer
 
     from bench.cli.app import app

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.cli import FAILED, OK
+from bench.cli.kernels import app as kernels_app
 from bench.errors import UsageError
 
 app = typer.Typer(
@@ -19,6 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(kernels_app, name="kernels")
 
 Suite = Annotated[str, typer.Argument(help="A built-in suite (see `noisebench ls suites`) or a YAML file.")]
 Results = Annotated[Path, typer.Option("--results", help="Folder of all runs and of the store.")]

@@ -69,8 +69,8 @@ def joined(problem: Problem, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor, 
     given = dict(zip(problem.names, inputs, strict=True))
     streams = ("text", "image") if problem.shape.text_first else ("image", "text")
     found = []
-    for x in "qkv":
-        parts = [given[f"{x}_{stream}"] for stream in streams]
+    for index, x in enumerate("qkv"):
+        parts = [given[stream][:, :, index].transpose(1, 2) for stream in streams]
         if problem.shape.qk_norm and x != "v":
             parts = [
                 rms_norm(part, given[f"w{x}_{stream}"]) for part, stream in zip(parts, streams, strict=True)

@@ -65,8 +65,7 @@ def make(operation: str, shape: Shape, dtype: torch.dtype, device: torch.device)
         inputs = {name: draw.heads(shape, shape.tokens) for name in ("q", "k", "v")}
         outputs = {"o": draw.heads(shape, shape.tokens)}
     elif operation == "joint-attention":
-        inputs = {f"{x}_image": draw.heads(shape, I) for x in "qkv"}
-        inputs |= {f"{x}_text": draw.heads(shape, T) for x in "qkv"}
+        inputs = {"image": draw.packed(shape, I), "text": draw.packed(shape, T)}
         if shape.qk_norm:
             inputs |= {f"w{x}_{side}": draw.weight(shape.dim) for side in ("image", "text") for x in "qk"}
         outputs = {"o_image": draw.heads(shape, I), "o_text": draw.heads(shape, T)}
@@ -104,6 +103,10 @@ class _Draw:
     def heads(self, shape: Shape, tokens: int) -> Tensor:
         """(B, H, N, D), in memory (B, N, H, D) as a projection leaves it."""
         return self(shape.batch, tokens, shape.heads, shape.dim).transpose(1, 2)
+
+    def packed(self, shape: Shape, tokens: int) -> Tensor:
+        """(B, N, 3, H, D), as one projection leaves queries, keys and values."""
+        return self(shape.batch, tokens, 3, shape.heads, shape.dim)
 
     def weight(self, dim: int) -> Tensor:
         """Factors of a norm, about 1."""

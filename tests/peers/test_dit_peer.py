@@ -1,7 +1,7 @@
 """Our DiT and MM-DiT against those of diffusers, on the same random weights.
 
-diffusers renames parameters, cuts qkv into three and swaps scale and shift of some modulations; the maps
-below undo this. Shapes: B batch, C channels, H height, W width.
+diffusers renames parameters, cuts qkv into three and swaps scale and shift of some modulations; the map
+below and `bench.peers.dit_weights` undo this. Shapes: B batch, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bench.peers.dit_weights import joined, published_names
 from models.networks.dit import DiT
 from models.networks.mmdit import MMDiT
 from models.published_weights import load_dit, load_sd3, mmdit_options
@@ -26,36 +27,9 @@ def _random(network: nn.Module) -> State:
     return dict(network.eval().state_dict())
 
 
-def _joined(theirs: State, names: tuple[str, str, str], part: str) -> Tensor:
-    return torch.cat([theirs[f"{name}.{part}"] for name in names])
-
-
 def _swapped(scale_shift: Tensor) -> Tensor:
     scale, shift = scale_shift.chunk(2)
     return torch.cat([shift, scale])
-
-
-def _dit_state(theirs: State, depth: int) -> State:
-    """Published names; the embedding of time and label, which every block of theirs repeats, from block 0."""
-    ours: State = {}
-    embedding = "transformer_blocks.0.norm1.emb"
-    ours["y_embedder.embedding_table.weight"] = theirs[f"{embedding}.class_embedder.embedding_table.weight"]
-    for part in ("weight", "bias"):
-        for i in (1, 2):
-            linear = theirs[f"{embedding}.timestep_embedder.linear_{i}.{part}"]
-            ours[f"t_embedder.mlp.{2 * i - 2}.{part}"] = linear
-        ours[f"x_embedder.proj.{part}"] = theirs[f"pos_embed.proj.{part}"]
-        ours[f"final_layer.adaLN_modulation.1.{part}"] = theirs[f"proj_out_1.{part}"]
-        ours[f"final_layer.linear.{part}"] = theirs[f"proj_out_2.{part}"]
-        for i in range(depth):
-            a, b = f"transformer_blocks.{i}", f"blocks.{i}"
-            qkv = (f"{a}.attn1.to_q", f"{a}.attn1.to_k", f"{a}.attn1.to_v")
-            ours[f"{b}.attn.qkv.{part}"] = _joined(theirs, qkv, part)
-            ours[f"{b}.attn.proj.{part}"] = theirs[f"{a}.attn1.to_out.0.{part}"]
-            ours[f"{b}.mlp.fc1.{part}"] = theirs[f"{a}.ff.net.0.proj.{part}"]
-            ours[f"{b}.mlp.fc2.{part}"] = theirs[f"{a}.ff.net.2.{part}"]
-            ours[f"{b}.adaLN_modulation.1.{part}"] = theirs[f"{a}.norm1.linear.{part}"]
-    return ours
 
 
 def _sd3_state(theirs: State, depth: int) -> State:
@@ -90,7 +64,7 @@ def _joint_block(theirs: State, i: int, part: str, last: bool) -> State:
         if f"{a}.{attention}.{qkv[0]}.{part}" not in theirs:
             continue
         q, k, v = (f"{a}.{attention}.{name}" for name in qkv)
-        ours[f"{mine}.qkv.{part}"] = _joined(theirs, (q, k, v), part)
+        ours[f"{mine}.qkv.{part}"] = joined(theirs, (q, k, v), part)
         if f"{a}.{attention}.{out}.{part}" in theirs:
             ours[f"{mine}.proj.{part}"] = theirs[f"{a}.{attention}.{out}.{part}"]
         for letter in ("q", "k"):
@@ -123,7 +97,7 @@ def test_dit_equals_the_peer_at_time_0() -> None:
     peer.transformer_blocks[1].norm1.emb = peer.transformer_blocks[0].norm1.emb
     network = DiT((4, 8, 8), 2, 32, 2, 2, channels_out=8, classes=5)
     positions = {"pos_embed": network.pos_embed}
-    load_dit(network, _dit_state(_random(peer), 2) | positions)
+    load_dit(network, published_names(_random(peer), 2) | positions)
     x, label = torch.randn(3, 4, 8, 8), torch.tensor([0, 3, 5])
     time = torch.zeros(3, dtype=torch.int64)
     wanted = peer(x, timestep=time, class_labels=label, return_dict=False)[0]

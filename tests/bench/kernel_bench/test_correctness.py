@@ -64,11 +64,11 @@ def test_streams_keep_their_places(name: str) -> None:
     problem = _problem("joint-attention", name)
     image, text = compositions.composition(problem, lambda q, k, v: v)(*problem.inputs)
     given = dict(zip(problem.names, problem.inputs, strict=True))
-    assert torch.equal(image, given["v_image"])
-    assert torch.equal(text, given["v_text"])
+    assert torch.equal(image, given["image"][:, :, 2].transpose(1, 2))
+    assert torch.equal(text, given["text"][:, :, 2].transpose(1, 2))
     q_BHND, *_ = compositions.joined(problem, problem.inputs)
     first = "text" if SHAPES[name].text_first else "image"
-    plain = F.rms_norm(given[f"q_{first}"], (16,), given[f"wq_{first}"], 1e-6)
+    plain = F.rms_norm(given[first][:, :, 0].transpose(1, 2), (16,), given[f"wq_{first}"], 1e-6)
     torch.testing.assert_close(q_BHND[:, :, :1], plain[:, :, :1])  # position 0 is turned by nothing
 
 
