@@ -16,6 +16,7 @@ class FeatureName:
     weights  file that comes with the package, and its sha256; empty where there is none
     resize   policy, see `bench.metrics.resize`
     layer    what is read of it
+    scale    how levels become the input of an Inception network
     hub      where weights are published by name
     """
 
@@ -25,6 +26,7 @@ class FeatureName:
     sha256: str = ""
     resize: str = "none"
     layer: str = "features"
+    scale: str = "tf"
     hub: str = ""
 
     @property
@@ -55,7 +57,8 @@ class FeatureName:
 def _inception(resize: str, layer: str) -> FeatureName:
     name = "-".join(["inception-v3", resize.partition("-")[0], *([layer] if layer != "2048" else [])])
     metric = "FID" if layer == "2048" else f"FID-{layer}"
-    return FeatureName(name, metric, resize=resize, layer=layer)
+    scale = "unit" if resize == "pytorch-bilinear" else "tf"
+    return FeatureName(name, metric, resize=resize, layer=layer, scale=scale)
 
 
 def _transformer(name: str, metric: str, hub: str) -> FeatureName:
@@ -65,6 +68,7 @@ def _transformer(name: str, metric: str, hub: str) -> FeatureName:
 _EXTERNAL = (
     *(_inception("tf-bilinear", layer) for layer in ("2048", "768", "192", "64")),
     _inception("clean-bicubic", "2048"),
+    _inception("pytorch-bilinear", "2048"),
     _transformer("dinov2-vits14", "FD-DINOv2-S", "facebook/dinov2-small"),
     _transformer("dinov2-vitb14", "FD-DINOv2-B", "facebook/dinov2-base"),
     _transformer("dinov2-vitl14", "FD-DINOv2", "facebook/dinov2-large"),

@@ -59,6 +59,15 @@ def check_pixels(name: str, pixels_nCHW: Tensor) -> None:
             f"{name} takes uint8 (n, C, H, W) of 1 or 3 channels, not {pixels_nCHW.dtype} "
             f"{tuple(pixels_nCHW.shape)}."
         )
+    if len(pixels_nCHW) >= FEW and 0 < int(pixels_nCHW.max()) < DARK:
+        raise ValueError(
+            f"{name} takes 256 levels, and the brightest of {len(pixels_nCHW)} images is "
+            f"{int(pixels_nCHW.max())}: images of fewer levels are scaled first, pixels·255/(levels − 1)."
+        )
+
+
+FEW, DARK = 16, 32
+"""So many images, none of which is brighter than this, are of fewer levels and not of 256."""
 
 
 class DigitsNetwork(nn.Module):

@@ -12,6 +12,7 @@ Shapes: n images, C channels, H height, W width, d feature dimensions.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,21 @@ STAGES = {
 """Modules in order, up to the layers that features are read from; a layer is called by its dimensions."""
 
 
+SCALES: dict[str, Callable[[Tensor], Tensor]] = {
+    "tf": lambda levels: (levels - 128.0) / 128.0,
+    "unit": lambda levels: 2.0 * (levels / 255.0) - 1.0,
+}
+"""From levels 0…255 to what the first layer takes: as the graph of 2015 does it, or as pytorch-fid does."""
+
+SHA256, BYTES = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2", 95_628_359
+"""Of the file with the weights of 2015 as torch-fidelity and pytorch-fid publish it."""
+
+
 def published() -> weights_store.Published:
-    """The file with the weights of 2015; its name tells the first eight digits of its SHA-256."""
+    """The file with the weights of 2015."""
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
-    file = URL_INCEPTION_V3.rsplit("/", 1)[-1]
-    return weights_store.Published(file, URL_INCEPTION_V3, file.rsplit("-", 1)[-1].removesuffix(".pth"))
+    return weights_store.Published(URL_INCEPTION_V3.rsplit("/", 1)[-1], URL_INCEPTION_V3, SHA256, BYTES)
 
 
 class InceptionFeatures(FeatureNetwork):
@@ -68,7 +78,8 @@ class InceptionFeatures(FeatureNetwork):
         )
         self.metric = name.metric if known.is_it(digest) else f"FD-inception-{digest[:8]}"
         self.dims, self.classes = int(name.layer), CLASSES
-        self._resized, self.network = policy(name.resize), _network(path)
+        self._resized, self._scaled = policy(name.resize), SCALES[name.scale]
+        self.network = _network(path)
         self._arithmetic, self._body = arithmetic, arithmetic.applied(self._up_to)
 
     @torch.inference_mode()
@@ -88,7 +99,7 @@ class InceptionFeatures(FeatureNetwork):
             padded = F.pad(batch, (0, 0, 0, 0, 0, 0, 0, BATCH - len(batch)))
             x = self._resized(padded.expand(-1, 3, -1, -1), SIDE)
             with self._arithmetic.context():
-                rows.append(self._body(layer, (x - 128.0) / 128.0)[: len(batch)].float())
+                rows.append(self._body(layer, self._scaled(x))[: len(batch)].float())
         return torch.cat(rows) if rows else torch.zeros(0, int(layer))
 
     def _up_to(self, layer: str, x_nCHW: Tensor) -> Tensor:

@@ -8,29 +8,31 @@ Shapes: n images, d feature dimensions.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import inspect
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.metrics.features import BATCH, FeatureNetwork
+from bench.metrics.fingerprint import fingerprint
 
 
 class OwnFeatures(FeatureNetwork):
-    """A module or function; its identity is the SHA-256 of what it is made of, see `digest`."""
+    """A module or function; its identity is the SHA-256 of all that it is made of.
 
-    def __init__(self, network: Callable[[Tensor], Any], name: str = "") -> None:
+    weights_sha256  of a network whose weights cannot be read here, such as one of another framework: stands
+                    in the identity instead, and its truth is the caller's
+    """
+
+    def __init__(self, network: Callable[[Tensor], Any], name: str = "", weights_sha256: str = "") -> None:
         self.network = network.eval() if isinstance(network, nn.Module) else network
         self.name = name or getattr(network, "__name__", type(network).__name__)
         self.metric = f"FD-{self.name.rpartition(':')[2]}"
-        self.identity = f"{self.name} {digest(network)[:12]}"
+        self.identity = f"{self.name} {(weights_sha256 or fingerprint(network))[:12]}"
         self.dims = 0  # known once an image was seen
 
     @classmethod
@@ -68,40 +70,3 @@ class OwnFeatures(FeatureNetwork):
         joined = torch.cat(rows)
         self.dims = joined.shape[1]
         return joined
-
-
-def digest(network: Any) -> str:
-    """SHA-256 of what a module or function is made of: its source, and the tensors and values that it holds.
-
-    A module counts with its structure, a function with what it closes over, an object with its attributes;
-    what is reached through globals is not seen.
-    """
-    found = hashlib.sha256(_source(network).encode())
-    if isinstance(network, nn.Module):
-        found.update(repr(network).encode())
-        held: Mapping[str, Any] = network.state_dict()
-    else:
-        cells = getattr(network, "__closure__", None) or ()
-        names = getattr(getattr(network, "__code__", None), "co_freevars", ())
-        closed = {name: cell.cell_contents for name, cell in zip(names, cells, strict=False)}
-        held = {**closed, **getattr(network, "__dict__", {})}
-    for name, value in sorted(held.items()):
-        found.update(f"{name}={_content(value)}".encode())
-    return found.hexdigest()
-
-
-def _content(value: Any) -> str:
-    if isinstance(value, nn.Module) or inspect.isfunction(value):
-        return digest(value)
-    if isinstance(value, Tensor | np.ndarray):
-        array = torch.as_tensor(value).detach().cpu().contiguous()
-        return hashlib.sha256(array.double().numpy().tobytes()).hexdigest() + str(tuple(array.shape))
-    # An address in memory is another in every process.
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
-
-
-def _source(network: Any) -> str:
-    try:
-        return inspect.getsource(network if inspect.isroutine(network) else type(network))
-    except (OSError, TypeError):
-        return type(network).__qualname__

@@ -1,10 +1,11 @@
 """How images become the size that a feature network takes; the policy is part of a metric's name.
 
-    tf-bilinear    TensorFlow 1's bilinear resize without antialiasing, corners as in the original graph
-    clean-bicubic  PIL's bicubic resize of float channels with antialiasing (Parmar et al. 2022, 2104.11222)
-    none           images stay as they are
+    tf-bilinear       TensorFlow 1's bilinear resize without antialiasing, corners as in the original graph
+    clean-bicubic     PIL's antialiased bicubic resize of float channels (Parmar et al. 2022, 2104.11222)
+    pytorch-bilinear  PyTorch's bilinear resize without antialiasing, as pytorch-fid has it
+    none              images stay as they are
 
-Both are called from the packages that people compare with, torch-fidelity and clean-fid.
+The first two are called from the packages that people compare with, torch-fidelity and clean-fid.
 
 Shapes: n images, H height, W width; S side of the square that comes out.
 """
@@ -15,6 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from models.names import unknown
@@ -43,6 +45,12 @@ def clean_bicubic(pixels_n3HW: Tensor, side: int) -> Tensor:
     return torch.from_numpy(resized).permute(0, 3, 1, 2)
 
 
+def pytorch_bilinear(pixels_n3HW: Tensor, side: int) -> Tensor:
+    """Of levels in [0, 1], which are then levels again, so that the last digit is pytorch-fid's too."""
+    found = F.interpolate(pixels_n3HW.float() / 255.0, (side, side), mode="bilinear", align_corners=False)
+    return found * 255.0
+
+
 def none(pixels_n3HW: Tensor, side: int) -> Tensor:
     """Only images that have the size already."""
     if tuple(pixels_n3HW.shape[2:]) != (side, side):
@@ -53,7 +61,12 @@ def none(pixels_n3HW: Tensor, side: int) -> Tensor:
     return pixels_n3HW.float()
 
 
-POLICIES: dict[str, Resize] = {"tf-bilinear": tf_bilinear, "clean-bicubic": clean_bicubic, "none": none}
+POLICIES: dict[str, Resize] = {
+    "tf-bilinear": tf_bilinear,
+    "clean-bicubic": clean_bicubic,
+    "pytorch-bilinear": pytorch_bilinear,
+    "none": none,
+}
 
 
 def policy(name: str) -> Resize:

@@ -7,7 +7,10 @@ FD-DINOv2 follows Stein et al. 2023 (2306.04675): bicubic resize with antialiasi
 deviation. CLIP images are resized the same way to the network's own size, with CLIP's mean and deviation.
 
 Weights are a folder that `save_pretrained` wrote (`--weights FOLDER`), or with `--weights download` the
-published ones by name from the hub; only safetensors are read.
+published ones by name from the hub; only safetensors are read. The published names, FD-DINOv2 and FD-CLIP,
+are given to a download alone; weights from a folder put their hash into the name. No digest of the published
+files is known here, so the SHA-256 of what came stands in the identity, and two numbers agree only where it
+does.
 
 Shapes: n images, C channels, H height, W width, d feature dimensions.
 """
@@ -85,6 +88,11 @@ def _opened(name: FeatureName, kind: str, weights: Path | str | None) -> tuple[A
     except ImportError:
         raise ValueError(f"{name.name} needs transformers: pip install 'noisebench[diffusers]'.") from None
     where = name.hub if str(weights) == weights_store.DOWNLOAD else weights
+    if str(weights) == weights_store.DOWNLOAD and Path(name.hub).exists():
+        raise ValueError(
+            f"a folder {name.hub} lies here and would be taken for the download: run elsewhere, or name it "
+            f"with --weights {name.hub}, and the distance then carries its hash."
+        )
     if where is None:
         raise ValueError(
             f"{name.name} needs weights: name a folder that save_pretrained wrote with --weights FOLDER, or "

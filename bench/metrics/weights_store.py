@@ -27,11 +27,12 @@ CHUNK = 2**20
 
 @dataclass(frozen=True)
 class Published:
-    """A file of weights: its name, where it is published, and how its SHA-256 begins."""
+    """A file of weights: its name, where it is published, its SHA-256 or how that begins, and its size."""
 
     file: str
     url: str
     sha256: str
+    bytes: int
 
     def is_it(self, sha256: str) -> bool:
         """Whether a file's hash is that of this file, as far as its publisher tells it."""
@@ -59,15 +60,16 @@ def find(network: str, published: Published, given: Path | str | None = None) ->
         found = file_sha256(place)
         if not published.is_it(found):
             raise ValueError(
-                f"{place} has SHA-256 {found[:12]}… instead of {published.sha256}…: remove it and put the "
-                "published file there."
+                f"{place} has SHA-256 {found[:12]}… instead of {published.sha256[:12]}…: remove it and put "
+                "the published file there."
             )
         return place
     if str(given) == DOWNLOAD:
         fetch(published.url, place, published)
         return place
     raise ValueError(
-        f"{network} needs the file {published.file} (SHA-256 {published.sha256}…): put it into "
+        f"{network} needs the file {published.file} ({published.bytes / 1e6:.1f} MB, SHA-256 "
+        f"{published.sha256}): put it into "
         f"{place.parent}, name it with --weights FILE, or fetch it from {published.url} with "
         f"--weights {DOWNLOAD}."
     )
@@ -90,8 +92,8 @@ def fetch(url: str, place: Path, published: Published) -> None:
             raise ValueError(f"{url} broke off after {size} of {wanted} bytes: try again.")
         if not published.is_it(digest.hexdigest()):
             raise ValueError(
-                f"{url} gave a file with SHA-256 {digest.hexdigest()[:12]}… instead of {published.sha256}…: "
-                "nothing was stored."
+                f"{url} gave a file with SHA-256 {digest.hexdigest()[:12]}… instead of "
+                f"{published.sha256[:12]}…: nothing was stored."
             )
         os.chmod(name, 0o644)
         os.replace(name, place)

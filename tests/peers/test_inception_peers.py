@@ -1,4 +1,7 @@
-"""Our Inception against pytorch-fid's and clean-fid's, with the same made weights."""
+"""Our Inception, distances and folders against torch-fidelity's, pytorch-fid's and clean-fid's.
+
+All with the same made weights; each package from its own reading of the files to its own number.
+"""
 
 from __future__ import annotations
 
@@ -45,20 +48,52 @@ def test_pytorch_fid_scales_pixels_differently_and_is_equal_otherwise(
 ) -> None:
     """It takes 2x/255 − 1 where the graph of 2015, torch-fidelity and we take (x − 128)/128.
 
-    At 299×299 its resize, which is not the graph's either, has nothing to do: with its scale our layers give
-    its features.
+    At 299×299 its resize, which is not the graph's either, has nothing to do: what is left is the scale.
     """
     inception = pytest.importorskip("pytorch_fid.inception")
     monkeypatch.setattr(inception, "load_state_dict_from_url", lambda *_, **__: made_inception.tensors())
     theirs = inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[2048]]).eval()
-    ours: Any = feature_network("inception-v3-tf", weights)
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (2, 3, 299, 299), generator=generator, dtype=torch.uint8)
     with torch.inference_mode():
         rows = theirs(pixels.float() / 255.0)[0].flatten(1)
-        same = ours._up_to("2048", 2.0 * pixels.float() / 255.0 - 1.0)
-    assert torch.allclose(same, rows, rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(ours.extract(pixels), rows, rtol=1e-3, atol=1e-3)
+    like, graph = (feature_network(f"inception-v3-{name}", weights) for name in ("pytorch", "tf"))
+    assert torch.allclose(like.extract(pixels), rows, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(graph.extract(pixels), rows, rtol=1e-3, atol=1e-3)
+
+
+def test_fid_of_folders_equals_that_of_pytorch_fid(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inception = pytest.importorskip("pytorch_fid.inception")
+    score = pytest.importorskip("pytorch_fid.fid_score")
+    monkeypatch.setattr(inception, "load_state_dict_from_url", lambda *_, **__: made_inception.tensors())
+    folders = _folders(tmp_path, 40)
+    paths = [str(folders["a"]), str(folders["b"])]
+    theirs = score.calculate_fid_given_paths(paths, 3, torch.device("cpu"), 2048, num_workers=0)
+    assert _ours(folders, feature_network("inception-v3-pytorch", weights)) == pytest.approx(theirs, rel=1e-6)
+
+
+def test_fid_and_kid_of_folders_equal_those_of_torch_fidelity(weights: Path, tmp_path: Path) -> None:
+    """KID with one subset of all images, which is the only one without a draw."""
+    torch_fidelity = pytest.importorskip("torch_fidelity")
+    folders, network = _folders(tmp_path, 24), feature_network("inception-v3-tf", weights)
+    theirs = torch_fidelity.calculate_metrics(
+        input1=str(folders["a"]),
+        input2=str(folders["b"]),
+        fid=True,
+        kid=True,
+        kid_subsets=1,
+        kid_subset_size=N,
+        cuda=False,
+        cache=False,
+        verbose=False,
+        feature_extractor_weights_path=str(made_inception.state_dict(weights.with_suffix(".pth"))),
+    )
+    both = evaluate(open_images(folders["a"]), open_images(folders["b"]), network, ["fid", "kid"]).records
+    fid, kid = (record.value for record in both)
+    assert fid == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
+    assert kid == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-6)
 
 
 def test_fid_of_folders_equals_that_of_clean_fid(tmp_path: Path, weights: Path) -> None:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.metrics.features import feature_network
-from bench.metrics.own_features import OwnFeatures, digest
+from bench.metrics.fingerprint import fingerprint
+from bench.metrics.own_features import OwnFeatures
 from bench.metrics.resize import policy
 
 IMAGES = torch.randint(0, 256, (3, 3, 20, 24), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -69,18 +70,18 @@ def _flat(pixels: Tensor) -> Tensor:
 
 
 def test_a_module_is_known_by_its_weights_and_a_function_by_its_source() -> None:
-    assert digest(Means()) == digest(Means())
-    assert digest(Means()) != digest(Means(2.0))
-    assert digest(_flat) != digest(lambda pixels: pixels)
+    assert fingerprint(Means()) == fingerprint(Means())
+    assert fingerprint(Means()) != fingerprint(Means(2.0))
+    assert fingerprint(_flat) != fingerprint(lambda pixels: pixels)
     first, second = (nn.Sequential(nn.Flatten(), layer) for layer in (nn.ReLU(), nn.GELU()))
-    assert digest(first) != digest(second)  # equal weights, of which there are none
-    assert digest(_closed(1.0)) == digest(_closed(1.0))
-    assert digest(_closed(torch.ones(3))) != digest(_closed(torch.zeros(3)))
-    assert digest(_closed(Means())) == digest(_closed(Means())) != digest(_closed(Means(2.0)))
+    assert fingerprint(first) != fingerprint(second)  # equal weights, of which there are none
+    assert fingerprint(_closed(1.0)) == fingerprint(_closed(1.0))
+    assert fingerprint(_closed(torch.ones(3))) != fingerprint(_closed(torch.zeros(3)))
+    assert fingerprint(_closed(Means())) == fingerprint(_closed(Means())) != fingerprint(_closed(Means(2.0)))
     found = OwnFeatures(Means(), "mine:Means")
     assert torch.allclose(found.extract(IMAGES), IMAGES.float().mean((2, 3)))
     assert (found.metric, found.dims) == ("FD-Means", 3)
-    assert digest(Means())[:12] in found.identity
+    assert fingerprint(Means())[:12] in found.identity
     assert OwnFeatures(Means()).extract(IMAGES[:0]).shape[0] == 0
     assert torch.equal(feature_network(Means()).extract(IMAGES), found.extract(IMAGES))
     assert feature_network(found) is found

@@ -68,3 +68,16 @@ def test_what_is_not_there_gets_one_sentence(tmp_path: Path) -> None:
         feature_network("dinov2-vits14")
     with pytest.raises(ValueError, match="cannot be opened from"):
         feature_network("dinov2-vits14", tmp_path)
+
+
+def test_a_folder_that_is_called_like_the_download_is_no_download(
+    tmp_path: Path, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else weights from anywhere would be called FD-DINOv2."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "facebook").mkdir()
+    (tmp_path / "facebook" / "dinov2-small").symlink_to(folders["dinov2-vits14"])
+    with pytest.raises(ValueError, match="would be taken for the download"):
+        feature_network("dinov2-vits14", "download")
+    named = feature_network("dinov2-vits14", "facebook/dinov2-small")
+    assert named.metric.startswith("FD-dinov2-")

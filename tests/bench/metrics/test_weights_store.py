@@ -46,14 +46,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_published_file_is_fetched_once_on_request(server: str, folder: Path) -> None:
-    published = Published("net.pth", f"{server}/whole", SHA[:8])
+    published = Published("net.pth", f"{server}/whole", SHA[:8], 40)
     with pytest.raises(ValueError, match=r"needs the file net\.pth"):
         find("a network", published)
     assert not folder.exists()
     place = find("a network", published, "download")
     assert place.read_bytes() == DATA
     assert [path.name for path in folder.iterdir()] == ["net.pth"]
-    gone = Published("net.pth", f"{server}/missing", SHA[:8])
+    gone = Published("net.pth", f"{server}/missing", SHA[:8], 40)
     assert find("a network", gone, "download") == place
     assert find("a network", gone) == place
 
@@ -70,14 +70,14 @@ def test_a_transfer_that_goes_wrong_leaves_nothing(
     server: str, folder: Path, where: str, sha256: str, words: str
 ) -> None:
     with pytest.raises(ValueError, match=words):
-        find("a network", Published("net.pth", f"{server}/{where}", sha256), "download")
+        find("a network", Published("net.pth", f"{server}/{where}", sha256, 40), "download")
     assert list(folder.iterdir()) == []
 
 
 def test_a_file_of_ones_own_is_taken_as_it_is(tmp_path: Path) -> None:
     """Its hash stands in the identity; only the folder's files must be the published ones."""
     (tmp_path / "mine.pth").write_bytes(b"mine")
-    published = Published("net.pth", "http://127.0.0.1:9/none", SHA[:8])
+    published = Published("net.pth", "http://127.0.0.1:9/none", SHA[:8], 40)
     assert find("a network", published, tmp_path / "mine.pth") == tmp_path / "mine.pth"
     with pytest.raises(ValueError, match="There is no file"):
         find("a network", published, tmp_path / "other.pth")
