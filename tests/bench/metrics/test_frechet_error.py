@@ -146,10 +146,10 @@ def test_bias_of_the_debiased_value_in_full(kind: str, method: str) -> None:
 @pytest.mark.campaign
 @pytest.mark.parametrize("kind", KINDS)
 def test_coverage_of_paired_differences_in_full(kind: str) -> None:
-    """Measured: 98.5 % of normal, 90.0 % of gamma features, where 92 to 98 % are wanted: see the module."""
-    covered, ratio = pairs(256, 5000, 200, kind)
+    """Two hundred draws leave ±3 % and are too few to tell 92 from 95."""
+    covered, ratio = pairs(256, 5000, 1000, kind)
     print(f"paired, n=5000, d=256, {kind}: covers {covered:.1%}, width {ratio:.3f} of the unpaired")
-    assert 0.88 <= covered <= 0.99
+    assert 0.92 <= covered <= 0.98
     assert ratio < 0.1
 
 
