@@ -6,6 +6,7 @@
         records.json             the numbers
         DONE                     size and SHA-256 of every file above, written last
     <root>/locks/<key>.lock
+    <root>/references/<key>.safetensors   moments of real images' features, for who compares runs
 
 A cell without DONE is unfinished, whatever files it has; its finished parts are used.
 """
@@ -24,11 +25,13 @@ from typing import TYPE_CHECKING, Any
 import filelock
 
 from bench import files
-from bench.identity import SCHEMA, file_sha256
+from bench.identity import SCHEMA, content_key, file_sha256
 from bench.records import Record, from_rows, to_rows
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from bench.metrics.moments import Moments
 
 DONE = "DONE"
 RECORDS = "records.json"
@@ -129,6 +132,32 @@ class Store:
     def records(self, key: str) -> list[Record]:
         """The numbers of a finished cell."""
         return from_rows(json.loads((self.folder(key) / RECORDS).read_text()))
+
+    def save_reference(self, data: str, features: str, moments: Moments) -> None:
+        """Keep the moments of the training images of a data set (by fingerprint) in a feature space."""
+        path = self._reference(data, features)
+        if not path.is_file():
+            import numpy as np
+
+            arrays = {"n": np.asarray(moments.n), "mean": moments.mean, "scatter": moments.scatter}
+            files.write_arrays(path, arrays, {"data": data, "features": features})
+
+    def load_reference(self, data: str, features: str) -> Moments | None:
+        """What `save_reference` kept; None where there is nothing, or it is damaged."""
+        from bench.metrics.moments import Moments
+
+        path = self._reference(data, features)
+        if not path.is_file():
+            return None
+        try:
+            arrays, _ = files.read_arrays(path)
+            return Moments(int(arrays["n"]), arrays["mean"], arrays["scatter"])
+        except Exception:  # whatever a damaged file raises, the remedy is to compute it again
+            path.unlink(missing_ok=True)
+            return None
+
+    def _reference(self, data: str, features: str) -> Path:
+        return self.root / "references" / f"{content_key([SCHEMA, data, features])}.safetensors"
 
     def __iter__(self) -> Iterator[str]:
         """Keys of every cell, finished or not."""

@@ -26,6 +26,7 @@ from models.likelihood.of_paths import PathLikelihoods
 if TYPE_CHECKING:
     from bench.data import ImageData
     from bench.metrics.features import FeatureNetwork
+    from bench.metrics.moments import Moments
 
 WEIGHTS = "weights.safetensors"
 
@@ -58,6 +59,15 @@ class Workbench:
         from bench.metrics.features import feature_network
 
         return feature_network(self._features_name)
+
+    @functools.cached_property
+    def reference(self) -> Moments:
+        """Moments of the training images' features; kept in the store for who compares runs."""
+        from bench.metrics.moments import Moments
+
+        found = Moments.of(self.features.extract(self.pixels("train")).cpu().numpy())
+        self.store.save_reference(self.data.fingerprint, self.features.identity, found)
+        return found
 
     def pixels(self, split: str) -> Tensor:
         """All images of a split, uint8 (N, C, H, W), on the processor."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.cli import FAILED, OK
+from bench.cli import FAILED, OK, REGRESSION
 from bench.cli.kernels import app as kernels_app
 from bench.errors import UsageError
 
@@ -111,6 +111,33 @@ def report(
     folder = find_run(results, run)
     page = write_report(folder, results / "store", again=True)
     print(json.dumps({"report": str(page)}) if as_json else f"Report: {page}")
+
+
+@app.command("compare")
+def compare_(
+    runs: Annotated[
+        list[str], typer.Argument(help="Runs by folder or name; the first is what the others are seen from.")
+    ],
+    results: Results = RESULTS,
+    noise: Annotated[
+        float, typer.Option(help="Relative change of speed and memory that is no difference.")
+    ] = 0.05,
+    only: Annotated[
+        str, typer.Option(help="Print only these of worse, better, same, not comparable; by commas.")
+    ] = "",
+    output: Annotated[
+        list[Path] | None, typer.Option(help="Also write .html, .md or .json; repeatable.")
+    ] = None,
+    fail_on_regression: Annotated[
+        bool, typer.Option("--fail-on-regression", help="Exit with 3 if anything is worse.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Compare runs cell by cell: better, worse, the same within noise, or not comparable and why."""
+    from bench.cli.compare import show_comparison
+
+    worse = show_comparison(runs, results, _words(only), output or [], as_json, noise=noise)
+    return REGRESSION if worse and fail_on_regression else OK
 
 
 @app.command()

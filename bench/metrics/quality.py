@@ -17,7 +17,7 @@ from bench.cells import Cell
 from bench.errors import CellFailed
 from bench.metrics.alignment import judged, share_records
 from bench.metrics.frechet import FrechetEstimate, group_frechet
-from bench.metrics.moments import BlockMoments, Moments
+from bench.metrics.moments import BlockMoments
 from bench.records import Record
 from bench.store import Part
 from bench.workbench import Workbench, counted
@@ -83,8 +83,7 @@ class Floor:
 def distance_records(cell: Cell, moments: BlockMoments, bench: Workbench, **columns: Any) -> list[Record]:
     """The Fréchet distance at equal n and its debiased value, each with its 95 % interval."""
     group = cell.spec["group"]
-    reference = Moments.of(bench.features.extract(bench.pixels("train")).cpu().numpy())
-    found = group_frechet(moments, group_size=group, blocks_per_group=BLOCKS, reference=reference)
+    found = group_frechet(moments, group_size=group, blocks_per_group=BLOCKS, reference=bench.reference)
     metric = bench.features.metric
     protocol = _protocol(metric, found, bench, group)
     columns = {**columns, "n": found.n, "split": "train", "unit": ""}

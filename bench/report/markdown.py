@@ -66,7 +66,7 @@ def _samples(report: ReportData, folder: str) -> str:
     for start in range(0, len(cells), 3):
         row = cells[start : start + 3]
         images = [f"![{caption}]({path})" for caption, path in row]
-        parts.append(_table([caption for caption, _ in row], [images], [False] * len(row)))
+        parts.append(table([caption for caption, _ in row], [images], [False] * len(row)))
     return "\n\n".join(parts)
 
 
@@ -85,7 +85,7 @@ def _said(answer: Any) -> str:
     return escaped(str(answer).removeprefix(label))
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[bool]) -> str:
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[bool]) -> str:
     """A Markdown table of text that is escaped already."""
     rule = ["---:" if numeric else "---" for numeric in right]
     lines = [heads, rule, *rows]
@@ -107,7 +107,7 @@ def _ranking(records: pd.DataFrame, best: pd.DataFrame) -> str:
         value = escaped(interval(row["value"], row["low"], row["high"]))
         rows.append([f"*{escaped(row['model'])}*", "", "", "", "", "", value, escaped(row["kind"])])
     note = "The best cell of every model; values with 95 % intervals, real images and anchors in italics."
-    return f"{note}\n\n" + _table(heads, rows, [False, False, False, True, True, True, True, False])
+    return f"{note}\n\n" + table(heads, rows, [False, False, False, True, True, True, True, False])
 
 
 def _ranked(row: dict[Any, Any]) -> list[str]:
@@ -135,7 +135,7 @@ def _budgets(budgets: choice.Budgets, metric: str) -> str:
     heads = ["Model", *(f"≤ {number(limit)}{unit}" for limit in budgets.limits)]
     rows = [[escaped(model), *map(_best, row)] for model, row in budgets.rows.items()]
     note = f"The lowest {escaped(metric)} within a budget of {budgets.title}:"
-    return f"{note}\n\n" + _table(heads, rows, [False] * len(heads))
+    return f"{note}\n\n" + table(heads, rows, [False] * len(heads))
 
 
 def _best(best: choice.Choice) -> str:
@@ -156,7 +156,7 @@ def _reaches(advice: choice.Advice) -> str:
         for reach in advice.reaches
     ]
     note = "The least cost of a quality; real images are reached at the high end of their interval:"
-    return f"{note}\n\n" + _table(heads, rows, [False, False, True, *(False for _ in advice.costs)])
+    return f"{note}\n\n" + table(heads, rows, [False, False, True, *(False for _ in advice.costs)])
 
 
 def _least(cost: str, least: choice.Choice) -> str:
@@ -191,8 +191,8 @@ def _estimates(rows: pd.DataFrame) -> str:
         "Values with 95 % intervals; differences are of the same images. The first estimate of a model is "
         "the one that stands for it elsewhere."
     )
-    table = _table(heads, lines, [False, False, True, False, True, True, False])
-    return f"## Likelihood of one network by several estimators\n\n{note}\n\n{table}"
+    made = table(heads, lines, [False, False, True, False, True, True, False])
+    return f"## Likelihood of one network by several estimators\n\n{note}\n\n{made}"
 
 
 def _differing(row: dict[Any, Any]) -> str:
@@ -214,7 +214,7 @@ def _missing(rows: pd.DataFrame) -> str:
         for row in rows.to_dict("records")
     ]
     heads = ["Status", "Model", "Sampler", "Metric", "Why"]
-    return "## Without a number\n\n" + _table(heads, lines, [False] * len(heads))
+    return "## Without a number\n\n" + table(heads, lines, [False] * len(heads))
 
 
 def _sampler(row: dict[Any, Any]) -> str:

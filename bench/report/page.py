@@ -20,6 +20,7 @@ from bench.report.text import ends, is_number, number, plural, short, signed
 from bench.report.verdict import verdicts
 
 if TYPE_CHECKING:
+    import jinja2
     import pandas as pd
 
 REAL = "real"
@@ -28,22 +29,38 @@ REAL = "real"
 
 def render_html(report: ReportData) -> str:
     """The page. The same report gives the same bytes."""
+    made = environment()
+    made.globals |= {"way": _way, "listed": choice.listed, "measure": choice.measure}
+    return made.get_template("page.html.j2").render(**_context(report)) + "\n"
+
+
+def environment() -> jinja2.Environment:
+    """Templates of this package; whatever they show is escaped."""
     import jinja2
 
-    loader = jinja2.FunctionLoader(_asset)
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    made = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_asset),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {
-        "number": number,
-        "short": short,
-        "signed": signed,
-        "ends": ends,
-        "data_uri": _data_uri,
+    made.filters |= {"number": number, "short": short, "signed": signed, "ends": ends, "data_uri": _data_uri}
+    made.tests["number"] = is_number
+    made.globals["plural"] = plural
+    return made
+
+
+def page_parts(charts: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """What every page has: its policy, style and scripts, and its charts (Vega-Lite) for both themes."""
+    payload = {"charts": charts, "themes": {name: theme.vega_config(name) for name in theme.THEMES}}
+    scripts, style = [_library(), _asset("page.js")], _style()
+    return {
+        "policy": content_security_policy(scripts, style),
+        "style": style,
+        "scripts": scripts,
+        "payload": embedded_json(payload),
     }
-    environment.tests["number"] = is_number
-    environment.globals |= {"plural": plural, "way": _way, "listed": choice.listed, "measure": choice.measure}
-    return environment.get_template("page.html.j2").render(**_context(report)) + "\n"
 
 
 def _asset(name: str) -> str:
@@ -155,14 +172,9 @@ def _context(report: ReportData) -> dict[str, Any]:
     metric = tables.headline_metric(tables.generators(records))
     figures = all_figures(report)
     charts = {figure.name: specs(figure) for figure in figures}
-    payload = {"charts": charts, "themes": {name: theme.vega_config(name) for name in theme.THEMES}}
-    scripts, style = [_library(), _asset("page.js")], _style()
     front, references = front_key(table), _references(records, metric)
     return {
-        "policy": content_security_policy(scripts, style),
-        "style": style,
-        "scripts": scripts,
-        "payload": embedded_json(payload),
+        **page_parts(charts),
         "suite": report.suite,
         "run": report.run,
         "devices": ", ".join(sorted({name for name in records["device"] if name})),
