@@ -43,14 +43,15 @@ def find_run(results: Path, name: str = "") -> Path:
     return matching[-1]
 
 
-PAGE, MARKDOWN, FIGURES, MADE_FROM = "report.html", "report.md", "figures", ".report"
+PAGE, MARKDOWN, LATEX, FIGURES, MADE_FROM = "report.html", "report.md", "report.tex", "figures", ".report"
 
 
 def write_report(folder: Path, store_root: Path, again: bool = False) -> Path:
-    """Write report.html, report.md and their pictures; returns the page's path.
+    """Write report.html, report.md, report.tex and their pictures; returns the page's path.
 
     A report made from the same results by the same code is left as it is, unless it is asked for `again`.
     """
+    from bench.report.latex import render_latex
     from bench.report.markdown import figures_png, render_markdown
     from bench.report.page import render_html
 
@@ -58,7 +59,7 @@ def write_report(folder: Path, store_root: Path, again: bool = False) -> Path:
         store = Store(store_root)
         page, made_from = folder / PAGE, _made_from(folder, store)
         seal = folder / MADE_FROM
-        known = page.is_file() and (folder / MARKDOWN).is_file() and seal.is_file()
+        known = seal.is_file() and all((folder / name).is_file() for name in (PAGE, MARKDOWN, LATEX))
         if known and seal.read_text() == made_from and not again:
             return page
         seal.unlink(missing_ok=True)
@@ -67,6 +68,7 @@ def write_report(folder: Path, store_root: Path, again: bool = False) -> Path:
         for name, png in figures_png(data).items():
             files.write_bytes(folder / FIGURES / name, png)
         files.write_text(folder / MARKDOWN, render_markdown(data, FIGURES))
+        files.write_text(folder / LATEX, render_latex(data))
         files.write_text(seal, made_from)
     return page
 
@@ -95,12 +97,14 @@ def report_data(folder: Path, store: Store) -> ReportData:
 
     records = read_records(folder)
     run = _shown_run(folder)
+    sheets, nearest = _sheets(records, store, run)
     return ReportData(
         suite=run["spec"]["resolved"]["name"],
         records=to_frame(records),
         run=run,
         curves=_curves(records, store),
-        sheets=_sheets(records, store, run),
+        sheets=sheets,
+        nearest=nearest,
         **_likelihoods(records, store),
     )
 
@@ -150,18 +154,27 @@ def _curves(records: list[Record], store: Store) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else empty
 
 
-def _sheets(records: list[Record], store: Store, run: dict[str, Any]) -> dict[str, bytes]:
-    """Real test images, then the first images of each model's best cell: same seeds, not chosen."""
+def _sheets(
+    records: list[Record], store: Store, run: dict[str, Any]
+) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Real test images, then the first images of each model's best cell: same seeds, not chosen.
+
+    Beside them, for each of their images, the training image that is nearest in pixels.
+    """
     from bench import data
-    from bench.report.sheets import contact_sheet
+    from bench.report.sheets import contact_sheet, nearest_in_pixels
 
     images = data.load(run["spec"]["resolved"]["dataset"])
     sheets = {"real": contact_sheet(images.test[:SHEET_IMAGES], images.levels)}
+    nearest = {}
     for label, cell_key in best_cells(records).items():
         part = store.load_part(cell_key, 0)
         if part is not None:
-            sheets[label] = contact_sheet(part.arrays["pixels"][:SHEET_IMAGES], images.levels)
-    return sheets
+            shown = part.arrays["pixels"][:SHEET_IMAGES]
+            sheets[label] = contact_sheet(shown, images.levels)
+            close = images.train[nearest_in_pixels(shown, images.train)]
+            nearest[label] = contact_sheet(close, images.levels)
+    return sheets, nearest
 
 
 def best_cells(records: list[Record]) -> dict[str, str]:

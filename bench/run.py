@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from bench import files
+from bench import files, schema
 from bench.cells import Cell, Planner, check_names
 from bench.drivers.events import Event, Finished
 from bench.errors import UsageError
@@ -156,7 +156,7 @@ def _append_call(run: Run, call: dict[str, Any]) -> None:
     files.write_json(
         path,
         {
-            "schema": 1,
+            "schema": schema.VERSION,
             "run": run.name,
             "created": old.get("created", call["time"]),
             "spec": {"passed": run.source, "resolved": run.suite.model_dump(mode="json")},
@@ -186,8 +186,10 @@ def read_records(folder: Path) -> list[Record]:
             f"{folder} holds no {path.name}: give the folder of a run, as `noisebench run` printed it."
         )
     try:
-        return from_rows(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+        run = folder / RUN
+        version = json.loads(run.read_text()).get("schema", 1) if run.is_file() else schema.VERSION
+        return from_rows(schema.migrated(json.loads(path.read_text()), version, str(folder)))
+    except (ValueError, TypeError, KeyError) as error:
         raise UsageError(f"{path} cannot be read ({error}): run the suite again to make it anew.") from error
 
 

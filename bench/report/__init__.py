@@ -3,6 +3,7 @@
     page.render_html(report)          the page: no network, a content security policy that forbids it
     markdown.render_markdown(report)  the same answers for a repository page
     markdown.figures_png(report)      the figures that page links to
+    latex.render_latex(report)        the ranking with protocols as footnotes
     sheets.contact_sheet(pixels, …)   a PNG of images side by side
 
 Everything here is a pure function of its `ReportData`: the same records give the same bytes. Importing
@@ -40,6 +41,7 @@ class ReportData:
     curves   columns model, step, loss, seconds: the training loss on the way
     sheets   caption -> PNG bytes, in the order to show; `real` is the sheet of real images, the others
              are named by `tables.cell_label`
+    nearest  caption -> PNG bytes: for each image of that sheet the training image nearest to it in pixels
     suite    name of the suite
     nats     columns `NATS`: −ln P of every image under each likelihood cell
     terms    columns `TERMS`: bits per dimension of each step of a variational sum, with 95 % intervals;
@@ -52,6 +54,7 @@ class ReportData:
     run: Mapping[str, Any]
     curves: pd.DataFrame
     sheets: Mapping[str, bytes] = field(default_factory=dict)
+    nearest: Mapping[str, bytes] = field(default_factory=dict)
     suite: str = ""
     nats: pd.DataFrame = field(default_factory=functools.partial(_empty, *NATS))
     terms: pd.DataFrame = field(default_factory=functools.partial(_empty, *TERMS))

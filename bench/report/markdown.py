@@ -40,6 +40,12 @@ def render_markdown(report: ReportData, figures: str = "figures") -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def markdown_ranking(report: ReportData) -> str:
+    """The ranking alone, for who pastes it elsewhere."""
+    records = tables.tidy(report.records)
+    return _ranking(records, winners.best_per_model(tables.cells(records))) + "\n"
+
+
 def figures_png(report: ReportData) -> dict[str, bytes]:
     """File name -> PNG of every figure that has something to show, on white paper, and of every sheet."""
     from bench.report.figures import all_figures

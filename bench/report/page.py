@@ -2,13 +2,14 @@
 
 The content security policy allows the page's own scripts and style by their SHA-256 and images inside the
 page, and nothing else: no `unsafe-inline`, no `unsafe-eval` (Vega runs its expressions through an
-interpreter), no address. All text from records is escaped; embedded JSON cannot end its element.
+interpreter), no address. All text from records is escaped; what scripts read is packed to letters and digits.
 """
 
 from __future__ import annotations
 
 import base64
 import functools
+import gzip
 import hashlib
 import json
 from importlib import resources
@@ -51,15 +52,18 @@ def environment() -> jinja2.Environment:
     return made
 
 
-def page_parts(charts: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """What every page has: its policy, style and scripts, and its charts (Vega-Lite) for both themes."""
-    payload = {"charts": charts, "themes": {name: theme.vega_config(name) for name in theme.THEMES}}
+def page_parts(
+    charts: dict[str, list[dict[str, Any]]], files: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """What every page has: policy, style, scripts; charts (Vega-Lite) for both themes; files to download."""
+    themes = {name: theme.vega_config(name) for name in theme.THEMES}
+    payload = {"charts": charts, "themes": themes, "files": files or {}}
     scripts, style = [_library(), _asset("page.js")], _style()
     return {
         "policy": content_security_policy(scripts, style),
         "style": style,
         "scripts": scripts,
-        "payload": embedded_json(payload),
+        "payload": packed(payload),
     }
 
 
@@ -94,10 +98,13 @@ def content_security_policy(scripts: list[str], style: str) -> str:
     )
 
 
-def embedded_json(value: Any) -> str:
-    """JSON for a `<script type="application/json">`: NaN as null; no `<`, `>` or `&` to end the element."""
+def packed(value: Any) -> str:
+    """JSON without NaN, compressed, as letters and digits: small, and nothing in it can end its element.
+
+    The same value gives the same text with the same zlib.
+    """
     text = json.dumps(_plain(value), allow_nan=False, ensure_ascii=True, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
 
 
 def _plain(value: Any) -> Any:
@@ -164,6 +171,8 @@ def _way(row: dict[str, Any]) -> str:
 
 def _context(report: ReportData) -> dict[str, Any]:
     from bench.report.figures import all_figures, specs
+    from bench.report.latex import render_latex
+    from bench.report.markdown import markdown_ranking
     from bench.report.pareto import front_key
 
     records = tables.tidy(report.records)
@@ -174,7 +183,7 @@ def _context(report: ReportData) -> dict[str, Any]:
     charts = {figure.name: specs(figure) for figure in figures}
     front, references = front_key(table), _references(records, metric)
     return {
-        **page_parts(charts),
+        **page_parts(charts, _files(report, records)),
         "suite": report.suite,
         "run": report.run,
         "devices": ", ".join(sorted({name for name in records["device"] if name})),
@@ -192,12 +201,33 @@ def _context(report: ReportData) -> dict[str, Any]:
         "sheets": _sheets(report, best),
         "estimates": _rows(estimates(records, report.nats)),
         "missing": _rows(tables.not_measured(records)),
-        "columns": list(records.columns),
-        "records": _rows(records),
-        "csv": report.records.to_csv(index=False, lineterminator="\n"),
-        "json": json.dumps(_plain(_rows(records)), allow_nan=False, indent=1),
+        "records": len(records),
+        "choices": _choices(table),
+        "titles": {name: [_model_of(chart, table) for chart in drawn] for name, drawn in charts.items()},
+        "nearest": report.nearest,
+        "latex": render_latex(report),
+        "markdown": markdown_ranking(report),
         "uniform": _uniform(records),
     }
+
+
+def _files(report: ReportData, records: pd.DataFrame) -> dict[str, str]:
+    """The records by the name that they are downloaded under."""
+    rows = json.dumps(_plain(_rows(records)), allow_nan=False, indent=1)
+    return {"results.csv": report.records.to_csv(index=False, lineterminator="\n"), "results.json": rows}
+
+
+def _choices(table: pd.DataFrame) -> dict[str, list[Any]]:
+    """What the cells can be filtered by: only columns in which they differ."""
+    found = {name: sorted(set(table[name]) - {""}) for name in ("family", "sampler", "dtype")}
+    found["nfe"] = sorted(set(table["nfe"].dropna()))
+    return {name: values for name, values in found.items() if len(values) > 1}
+
+
+def _model_of(chart: dict[str, Any], table: pd.DataFrame) -> str:
+    """The model that a panel is of, by its title; empty for a panel of several."""
+    title = str(chart.get("title", ""))
+    return next((model for model in table["model"] if title == model or title.startswith(f"{model} w=")), "")
 
 
 def _uniform(records: pd.DataFrame) -> float | None:

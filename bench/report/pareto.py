@@ -15,7 +15,7 @@ NAMED = 490
 """Inner width in px from which points are named; below it they have numbers and the page holds the key."""
 WIDE, PHONE = (490.0, 560.0, 640.0, 740.0, 860.0, 1000.0), (240.0, 290.0, 350.0, 420.0, 490.0)
 COLUMNS = (
-    *("label", "family", "sampler", "nfe", "front", "quality", "quality_low", "quality_high"),
+    *("label", "model", "family", "sampler", "nfe", "front", "quality", "quality_low", "quality_high"),
     *("speed", "speed_low", "speed_high"),
 )
 
@@ -155,5 +155,5 @@ def _front_labels(named: pd.DataFrame) -> list[alt.Chart]:
         for part in ("text", "dx", "dy", "align")
     }
     where = {"x": alt.X("speed:Q"), "y": alt.Y("quality:Q")}
-    base = alt.Chart(named[["speed", "quality", *chosen]])
+    base = alt.Chart(named[["speed", "quality", "model", *chosen]])
     return marks.label(base, "direct-label", place | {"baseline": "middle"}, where)

@@ -6,9 +6,12 @@ counts as free only if it is free at all of the `widths` given.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bench.report.labels import CHARACTER
 
@@ -54,9 +57,11 @@ class Label:
         return (left, point.y + self.dy - 7, left + span, point.y + self.dy + 7)
 
 
-def meet(a: Box, b: Box) -> bool:
-    """True if two boxes share an area."""
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+def overlap(box: Box, others_n4: NDArray[np.float64]) -> float:
+    """The area that a box shares with others."""
+    across = np.minimum(box[2], others_n4[:, 2]) - np.maximum(box[0], others_n4[:, 0])
+    down = np.minimum(box[3], others_n4[:, 3]) - np.maximum(box[1], others_n4[:, 1])
+    return float((np.maximum(across, 0.0) * np.maximum(down, 0.0)).sum())
 
 
 def place(
@@ -74,11 +79,13 @@ def place(
     obstacles      points not to be covered, those named among them
     fixed          boxes not to be covered, measured from the right end of the chart (left < 0)
     """
-    taken: dict[float, list[Box]] = {
-        width: [
-            *(point.box(width) for point in obstacles),
-            *((left + width, top, right + width, bottom) for left, top, right, bottom in fixed),
-        ]
+    taken: dict[float, NDArray[np.float64]] = {
+        width: np.array(
+            [
+                *(point.box(width) for point in obstacles),
+                *((left + width, top, right + width, bottom) for left, top, right, bottom in fixed),
+            ]
+        ).reshape(-1, 4)
         for width in widths
     }
     found = []
@@ -87,31 +94,27 @@ def place(
         label = next((option for option in options if _free(option, point, taken, height)), None)
         if label is None:
             label = min(options[-len(PLACES) :], key=lambda option: _covered(option, point, taken, height))
-        for width, boxes in taken.items():
-            boxes.append(label.box(point, width))
+        taken = {width: np.vstack([boxes, label.box(point, width)]) for width, boxes in taken.items()}
         found.append(label)
     return found
 
 
-def _covered(label: Label, point: Point, taken: dict[float, list[Box]], height: float) -> float:
+def _covered(label: Label, point: Point, taken: Mapping[float, NDArray[np.float64]], height: float) -> float:
     """The area that a label covers of what is there already, over all widths; what is cut counts most."""
     area = 0.0
     for width, boxes in taken.items():
         box = label.box(point, width)
         if box[0] < 0 or box[2] > width or box[1] < 0 or box[3] > height:
             area += 1e6
-        for other in boxes:
-            if meet(box, other):
-                across = min(box[2], other[2]) - max(box[0], other[0])
-                area += across * (min(box[3], other[3]) - max(box[1], other[1]))
+        area += overlap(box, boxes)
     return area
 
 
-def _free(label: Label, point: Point, taken: dict[float, list[Box]], height: float) -> bool:
+def _free(label: Label, point: Point, taken: Mapping[float, NDArray[np.float64]], height: float) -> bool:
     for width, boxes in taken.items():
         box = label.box(point, width)
         if box[0] < 2 or box[2] > width or box[1] < 0 or box[3] > height:
             return False
-        if any(meet(box, other) for other in boxes):
+        if overlap(box, boxes) > 0.0:
             return False
     return True

@@ -34,6 +34,25 @@ def contact_sheet(
     return encode_png(canvas)
 
 
+def nearest_in_pixels(
+    pixels_nCHW: NDArray[np.uint8], train_mCHW: NDArray[np.uint8], block: int = 4096
+) -> NDArray[np.int64]:
+    """For each of n images the index of the nearest of m, by Euclidean distance; the first of equals.
+
+    Levels are whole, so |x|² + |y|² − 2x·y is exact in float64.
+    """
+    x = pixels_nCHW.reshape(len(pixels_nCHW), -1).astype(np.float64)
+    best, found = np.full(len(x), np.inf), np.zeros(len(x), np.int64)
+    for start in range(0, len(train_mCHW), block):
+        y = train_mCHW[start : start + block].reshape(-1, x.shape[1]).astype(np.float64)
+        squares = (x * x).sum(1)[:, None] + (y * y).sum(1) - 2.0 * x @ y.T
+        index = squares.argmin(1)
+        least = squares[np.arange(len(x)), index]
+        closer = least < best
+        best[closer], found[closer] = least[closer], index[closer] + start
+    return found
+
+
 def encode_png(canvas: NDArray[np.uint8]) -> bytes:
     """RGBA pixels (H, W, 4) as PNG bytes; grey ones as grey with alpha, which is half the size."""
     from PIL import Image

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,8 +79,9 @@ def test_names_do_not_cover_points_or_each_other() -> None:
     placed = placement.place(points, texts, points, [], widths, 380.0)
     for width in widths:
         boxes = [label.box(point, width) for label, point in zip(placed, points, strict=True)]
-        assert not placement.meet(boxes[0], boxes[1])
-        assert not any(placement.meet(box, point.box(width)) for box in boxes for point in points)
+        assert placement.overlap(boxes[0], np.array(boxes[1:])) == 0.0
+        obstacles = np.array([point.box(width) for point in points])
+        assert all(placement.overlap(box, obstacles) == 0.0 for box in boxes)
 
 
 def test_without_any_room_a_point_keeps_its_number_inside_the_chart() -> None:
