@@ -8,27 +8,40 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.cli import FAILED, OK, REGRESSION
+from bench.cli import FAILED, OK, REGRESSION, words
 from bench.cli.kernels import app as kernels_app
+from bench.cli.words import completed, examples
 from bench.errors import UsageError
 
 app = typer.Typer(
     name="noisebench",
     help="Benchmark image generators: sample quality, bits per dimension and speed, with error bars.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
 app.add_typer(kernels_app, name="kernels")
 
-Suite = Annotated[str, typer.Argument(help="A built-in suite (see `noisebench ls suites`) or a YAML file.")]
+Suite = Annotated[
+    str,
+    typer.Argument(
+        help="A built-in suite (see `noisebench ls suites`) or a YAML file.",
+        autocompletion=completed(words.suites),
+    ),
+]
 Results = Annotated[Path, typer.Option("--results", help="Folder of all runs and of the store.")]
 Models = Annotated[
-    str, typer.Option(help="Only these models, separated by commas; package.module:Class adds your own.")
+    str,
+    typer.Option(
+        help="Only these models, separated by commas; package.module:Class adds your own.",
+        autocompletion=completed(words.models),
+    ),
 ]
-Samplers = Annotated[str, typer.Option(help="Only these samplers, separated by commas.")]
+Samplers = Annotated[
+    str,
+    typer.Option(help="Only these samplers, separated by commas.", autocompletion=completed(words.samplers)),
+]
 Metrics = Annotated[str, typer.Option(help="Only these of quality, likelihood, throughput, certificates.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(help="Threads of the processor; default: its cores.")]
@@ -44,7 +57,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs inst
 RESULTS = Path("results")
 
 
-@app.command()
+@app.command(
+    epilog=examples("run digits", "run digits --models vae,ddpm --samplers heun", "run mine.yaml --plain")
+)
 def run(
     suite: Suite = "digits",
     results: Results = RESULTS,
@@ -55,16 +70,20 @@ def run(
     threads: Threads = None,
     attention: Attention = "auto",
     set_: Set = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Print failures and the report's place alone.")
+    ] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="No bar and no colour, one line a cell.")] = False,
 ) -> int:
     """Train, sample, measure and write the comparison report. Running it again does what is missing."""
     from bench.cli.progress import follow
 
     found, planner = _plan(suite, results, models, samplers, metrics, device, threads, attention, set_)
-    failed = follow(found, planner)
+    failed = follow(found, planner, quiet=quiet, plain=plain)
     return FAILED if failed else OK
 
 
-@app.command()
+@app.command(epilog=examples("plan digits", "plan catalogue --models dit --json"))
 def plan(
     suite: Suite = "digits",
     results: Results = RESULTS,
@@ -84,7 +103,7 @@ def plan(
     show_plan(found, planner, as_json)
 
 
-@app.command()
+@app.command(epilog=examples("ls models", "ls runs --json"))
 def ls(
     what: Annotated[
         str,
@@ -99,9 +118,14 @@ def ls(
     show_list(what, results, as_json)
 
 
-@app.command()
+@app.command(epilog=examples("report", "report digits"))
 def report(
-    run: Annotated[str, typer.Argument(help="A run's folder or name; default: the latest run.")] = "",
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="A run's folder or name; default: the latest run.", autocompletion=completed(words.runs)
+        ),
+    ] = "",
     results: Results = RESULTS,
     as_json: Json = False,
 ) -> None:
@@ -113,10 +137,21 @@ def report(
     print(json.dumps({"report": str(page)}) if as_json else f"Report: {page}")
 
 
-@app.command("compare")
+@app.command(
+    "compare",
+    epilog=examples(
+        "compare results/reference/digits digits",
+        "compare before/runs/digits-0123 after/runs/digits-0123 --fail-on-regression",
+        "compare digits digits-4567 --only worse --output compare.html --output compare.md",
+    ),
+)
 def compare_(
     runs: Annotated[
-        list[str], typer.Argument(help="Runs by folder or name; the first is what the others are seen from.")
+        list[str],
+        typer.Argument(
+            help="Runs by folder or name; the first is what the others are seen from.",
+            autocompletion=completed(words.runs),
+        ),
     ],
     results: Results = RESULTS,
     noise: Annotated[
@@ -140,7 +175,7 @@ def compare_(
     return REGRESSION if worse and fail_on_regression else OK
 
 
-@app.command()
+@app.command(epilog=examples("peers samplers", "peers frechet --repeats 5"))
 def peers(
     kind: Annotated[
         str, typer.Argument(help="What to compare with other packages: samplers, frechet.")
@@ -159,7 +194,14 @@ def peers(
     return OK if show_peers(kind, as_json, **options) else FAILED
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "evaluate samples/ --against digits --features digits-features",
+        "evaluate samples.npz --against photos.zip --metrics fid,kid --output numbers.csv",
+        "evaluate diffusers:pipeline/ --against cifar10 --n 1000 --sampler heun --steps 20",
+        "evaluate mine:sample --n 720 --against digits --features digits-features --pairs pairs.png",
+    )
+)
 def evaluate(
     source: Annotated[
         str,
@@ -171,10 +213,17 @@ def evaluate(
         str, typer.Option(help="Real images: a dataset such as digits or digits:test, or as SOURCE.")
     ],
     features: Annotated[
-        str, typer.Option(help="Feature network; see `noisebench ls features`.")
+        str,
+        typer.Option(
+            help="Feature network; see `noisebench ls features`.", autocompletion=completed(words.features)
+        ),
     ] = "inception-v3-tf",
     metrics: Annotated[
-        str, typer.Option(help="Of fid, kid, cmmd, prdc, is, sw, memorisation.")
+        str,
+        typer.Option(
+            help="Of fid, fid-debiased, kid, cmmd, prdc, is, sw, memorisation.",
+            autocompletion=completed(words.measures),
+        ),
     ] = "fid,kid,prdc",
     held_out: Annotated[
         str, typer.Option(help="Real images that were not trained on, for memorisation.")
@@ -230,7 +279,7 @@ def evaluate(
     return OK
 
 
-@app.command()
+@app.command(epilog=examples("verify", "verify digits"))
 def verify(
     suite: Annotated[str, typer.Argument(help="A suite whose solver settings are checked too.")] = "",
     as_json: Json = False,
@@ -241,7 +290,7 @@ def verify(
     return OK if show_verification(suite, as_json) else FAILED
 
 
-@app.command()
+@app.command(epilog=examples("doctor", "doctor --fix", "doctor --prune --json"))
 def doctor(
     results: Results = RESULTS,
     fix: Annotated[bool, typer.Option("--fix", help="Remove what is damaged or left over.")] = False,

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.cli import FAILED, OK
+from bench.cli.words import examples
 
 console = Console(highlight=False)
 app = typer.Typer(
@@ -23,7 +24,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs inst
 WIDE = 190
 
 
-@app.command("ls")
+@app.command("ls", epilog=examples("kernels ls"))
 def show_kernels(as_json: Json = False) -> None:
     """List every kernel configuration that is shipped."""
     from kernels.shipped import shipped
@@ -32,7 +33,7 @@ def show_kernels(as_json: Json = False) -> None:
     print(json.dumps(names) if as_json else "\n".join(names))
 
 
-@app.command()
+@app.command(epilog=examples("kernels profile 'attention d72'", "kernels profile prepare --card h100 --json"))
 def profile(
     name: Annotated[
         str, typer.Argument(help="Words of a kernel's name, such as 'attention d72'; see `kernels ls`.")
@@ -135,7 +136,7 @@ def _say_where(written: list[Path], operation: str, shape: str) -> None:
     console.print(f"  {ncu_command(operation, shape)}", soft_wrap=True)
 
 
-@app.command()
+@app.command(epilog=examples("kernels bench --shape smoke", "kernels bench --shape flux-1024 --json"))
 def bench(
     shape: Annotated[
         str, typer.Option(help="Shapes or sets, separated by commas: models, sweep, smoke, flux-1024 …")
@@ -194,7 +195,7 @@ def _measure(plan: Any, rows: Any, runtime: Any, out: Path, as_json: bool) -> in
     return FAILED if any(row.status == "failed" for row in found) else OK
 
 
-@app.command("end-to-end")
+@app.command("end-to-end", epilog=examples("kernels end-to-end"))
 def end_to_end(
     smoke: Annotated[
         bool, typer.Option("--smoke", help="A tiny network, to see that all of it works.")
@@ -231,7 +232,7 @@ def end_to_end(
     return OK
 
 
-@app.command()
+@app.command(epilog=examples("kernels reference --smoke", "kernels reference --out results/reference/h200"))
 def reference(
     out: Out = Path("results/kernels/reference"),
     budget: Annotated[float, typer.Option(help="Seconds for all parts.")] = 570.0,

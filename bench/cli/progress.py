@@ -17,14 +17,17 @@ from bench.run import Run, cell_states, execute
 console = Console(highlight=False, soft_wrap=True)
 
 
-def follow(run: Run, planner: Planner) -> int:
-    """Run, print and write the report; returns how many cells failed."""
+def follow(run: Run, planner: Planner, *, quiet: bool = False, plain: bool = False) -> int:
+    """Run, print and write the report; returns how many cells failed.
+
+    quiet  failures and the report's place alone;  plain  no bar, nothing but lines
+    """
     from bench.present import write_report
 
     started = time.perf_counter()
-    remaining = announce(run, planner)
+    remaining = {} if quiet else announce(run, planner)
     counts = {"ok": 0, "cached": 0, "failed": 0, "skipped": 0}
-    with _Screen(remaining) as screen:
+    with _Screen(remaining, quiet=quiet, plain=plain) as screen:
         for event in execute(run, planner):
             screen.show(event)
             if isinstance(event, Finished):
@@ -32,10 +35,11 @@ def follow(run: Run, planner: Planner) -> int:
     page = write_report(run.folder, run.store.root)
     bad = counts["failed"] + counts["skipped"]
     failures = f", {counts['failed']} failed, {counts['skipped']} skipped" if bad else ""
-    console.print(
-        f"{counts['ok']} computed, {counts['cached']} cached{failures} "
-        f"in {duration(time.perf_counter() - started)}."
-    )
+    if not quiet:
+        console.print(
+            f"{counts['ok']} computed, {counts['cached']} cached{failures} "
+            f"in {duration(time.perf_counter() - started)}."
+        )
     console.print(f"Report: {page}")
     return bad
 
@@ -65,15 +69,15 @@ def _title(cell: Cell) -> str:
 class _Screen:
     """Owns the terminal while cells are computed."""
 
-    def __init__(self, remaining: dict[str, float]) -> None:
-        self._remaining = remaining
+    def __init__(self, remaining: dict[str, float], *, quiet: bool = False, plain: bool = False) -> None:
+        self._remaining, self._quiet = remaining, quiet
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=12),
             TextColumn("{task.percentage:>3.0f} % {task.fields[state]}"),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=quiet or plain or not console.is_terminal,
         )
         self._task: TaskID | None = None
         self._since = (0.0, 0)
@@ -92,7 +96,8 @@ class _Screen:
         elif isinstance(event, Advanced):
             self._advance(event)
         elif isinstance(event, Waiting):
-            console.print(f"wait    {event.cell.label}: {event.reason}")
+            if not self._quiet:
+                console.print(f"wait    {event.cell.label}: {event.reason}")
         else:
             self._finish(event)
 
@@ -128,7 +133,7 @@ class _Screen:
     def _finish(self, event: Finished) -> None:
         self._drop()
         self._remaining.pop(_title(event.cell), None)
-        if event.outcome == "cached":
+        if event.outcome == "cached" or (self._quiet and event.outcome == "ok"):
             return
         if event.outcome == "ok":
             line = f"ok      {event.cell.label}: {_headline(event.records)} ({duration(event.seconds)})"

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from bench.present import best_cells
-from bench.report.sheets import contact_sheet
+from bench.report.sheets import contact_sheet, nearest_in_pixels
 from tests.bench.report.conftest import certificate_records, sweep_records, synthetic_records
 
 
@@ -75,3 +75,14 @@ def test_sheets_are_of_the_cells_that_the_report_ranks() -> None:
     assert (chosen.metric, chosen.sampler, chosen.steps, chosen.options) == ("FD-digits@360", "ddim", 50, "")
     assert len(found) == 6
     assert best_cells([]) == {}
+
+
+def test_the_nearest_training_image_is_found_whatever_the_block() -> None:
+    rng = np.random.default_rng(0)
+    train = rng.integers(0, 256, (50, 1, 5, 5), dtype=np.uint8)
+    images = np.concatenate([train[[7, 30]], rng.integers(0, 256, (3, 1, 5, 5), dtype=np.uint8)])
+    squares = ((images[:, None].astype(int) - train[None].astype(int)) ** 2).sum((2, 3, 4))
+    for block in (3, 50, 4096):
+        assert nearest_in_pixels(images, train, block).tolist() == squares.argmin(1).tolist()
+    twice = np.concatenate([train, train])
+    assert nearest_in_pixels(images[:2], twice, 50).tolist() == [7, 30]
