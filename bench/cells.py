@@ -27,7 +27,9 @@ DATA = Path(__file__).parent / "data"
 SHARD = 256
 """Images of a shard: the unit of seed, checkpoint, retry and merge."""
 
-Kind = Literal["anchors", "floor", "certificate", "training", "quality", "likelihood", "throughput"]
+Kind = Literal[
+    "anchors", "floor", "certificate", "training", "quality", "likelihood", "throughput", "scaling"
+]
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,8 @@ class Planner:
             cells += [self._likelihood(label, weights_sha256, options) for options in chosen]
         if "throughput" in self.suite.metrics:
             cells += [self._throughput(label, sampling, weights_sha256) for sampling in samplings]
+        if "scaling" in self.suite.metrics:
+            cells.append(self._scaling(label, samplings[0], weights_sha256))
         row = {"model": label, "family": family, "weights_sha256": weights_sha256}
         trained = self.training(label).key
         return [replace(cell, row={**cell.row, **row}, weights=trained) for cell in cells]
@@ -280,6 +284,20 @@ class Planner:
         items = (settings.batch,) * settings.repeats
         title = f"{self._title(label, sampling)} · throughput"
         return Cell("throughput", title, spec, self._row(sampling), settings.repeats, items)
+
+    def _scaling(self, label: str, sampling: dict[str, Any], weights: str) -> Cell:
+        """Of the first way that a model is sampled in."""
+        settings = self.suite.scaling
+        spec = {
+            **self._common(label, weights, "bench.metrics.scaling"),
+            **self._dataset,
+            "sampling": sampling,
+            "scaling": settings.model_dump(),
+            "hardware": self.runtime.hardware,
+        }
+        items = (sum(settings.batches) + settings.images,) * settings.repeats
+        title = f"{self._title(label, sampling)} · scaling"
+        return Cell("scaling", title, spec, self._row(sampling), settings.repeats, items)
 
 
 def numbers_of_steps(choice: SamplerChoice) -> Sequence[int | None]:

@@ -57,6 +57,13 @@ def bits_per_dimension(records: pd.DataFrame) -> alt.LayerChart:
     return _one(bits_per_dim(tables.tidy(records)), "a likelihood")
 
 
+def throughput_by_batch(records: pd.DataFrame) -> alt.LayerChart:
+    """Images a second by batch, the knee in a ring."""
+    from bench.report.batches import throughput_by_batch as drawn
+
+    return _one(drawn(tables.tidy(records)), "a sweep of batches")
+
+
 def guidance(records: pd.DataFrame) -> Panels:
     """What the weight of guidance buys and costs."""
     from bench.report.guidance import guidance_curves

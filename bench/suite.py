@@ -19,8 +19,9 @@ from bench.choices import Grid, GuidanceChoice, Positive, SamplerChoice, Strict
 from bench.errors import UsageError, unknown
 from bench.identity import content_key
 
-Metric = Literal["quality", "likelihood", "throughput", "certificates"]
-METRICS: tuple[Metric, ...] = ("quality", "likelihood", "throughput", "certificates")
+Metric = Literal["quality", "likelihood", "throughput", "certificates", "scaling"]
+METRICS: tuple[Metric, ...] = ("quality", "likelihood", "throughput", "certificates", "scaling")
+DEFAULT_METRICS: tuple[Metric, ...] = METRICS[:-1]
 SHORT = {"nll": "likelihood", "fid": "quality"}
 """What people call metrics on the command line."""
 
@@ -124,6 +125,14 @@ class Throughput(Strict):
     repeats: int = Field(9, ge=3)
 
 
+class Scaling(Strict):
+    """Batches that are timed, rounds over them, and single images that each round times."""
+
+    batches: list[Positive] = Field(default_factory=lambda: [1, 4, 16, 64], min_length=1)
+    repeats: int = Field(9, ge=3)
+    images: int = Field(12, ge=1)
+
+
 class Suite(Strict):
     """The whole resolved suite; `digest` identifies it."""
 
@@ -132,13 +141,14 @@ class Suite(Strict):
     dataset: str
     seed: int = Field(0, ge=0)
     dtype: Literal["float32"] = "float32"
-    metrics: list[Metric] = Field(default_factory=lambda: list(METRICS))
+    metrics: list[Metric] = Field(default_factory=lambda: list(DEFAULT_METRICS))
     training: Training = Training()
     models: dict[str, Model] = Field(min_length=1)
     sampling: Sampling = Sampling()
     quality: Quality
     likelihood: Likelihood = Likelihood()
     throughput: Throughput = Throughput()
+    scaling: Scaling = Scaling()
 
     @model_validator(mode="before")
     @classmethod

@@ -42,7 +42,9 @@ Samplers = Annotated[
     str,
     typer.Option(help="Only these samplers, separated by commas.", autocompletion=completed(words.samplers)),
 ]
-Metrics = Annotated[str, typer.Option(help="Only these of quality, likelihood, throughput, certificates.")]
+Metrics = Annotated[
+    str, typer.Option(help="Only these of quality, likelihood, throughput, certificates, scaling.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(help="Threads of the processor; default: its cores.")]
 Attention = Annotated[

@@ -145,8 +145,13 @@ def _opened(a: RunEvidence, b: RunEvidence, one: Record | None, other: Record | 
     return _Open(one, other, "" if found else "there is no interval, and nothing to take one from", found)
 
 
+def ratios(metric: str) -> bool:
+    """Whether a metric is compared by its ratio: what is timed."""
+    return metric.startswith((SPEED, matching.LATENCY))
+
+
 def _nothing(one: Record) -> tuple[float, float, float, float, float]:
-    zero = 1.0 if one.metric == SPEED else 0.0
+    zero = 1.0 if ratios(one.metric) else 0.0
     return zero, zero, zero, 1.0, 1.0
 
 
@@ -160,8 +165,8 @@ def difference(a: RunEvidence, b: RunEvidence, one: Record, other: Record) -> Di
     taken: Difference | None = None
     if one.metric == BITS:
         taken = _of_bits(a, b, one, other)
-    elif one.metric == SPEED:
-        rounds = a.seconds(one), b.seconds(other)
+    elif ratios(one.metric):
+        rounds = (a.seconds(one), b.seconds(other)) if one.metric == SPEED else (None, None)
         if rounds[0] is not None and rounds[1] is not None:
             taken = statistics.median_ratio(1 / rounds[0], 1 / rounds[1], f"{one.cell_key} {other.cell_key}")
         else:
@@ -169,7 +174,7 @@ def difference(a: RunEvidence, b: RunEvidence, one: Record, other: Record) -> Di
     elif one.metric.startswith(QUALITY_PREFIXES):
         taken = _of_frechet(a, b, one, other)
     known = [record.low is not None and record.high is not None for record in (one, other)]
-    if taken is None and all(known) and one.metric != SPEED:
+    if taken is None and all(known) and not ratios(one.metric):
         taken = statistics.of_intervals(*(_values(record) for record in (one, other)))
     return taken
 
@@ -190,7 +195,7 @@ def _of_bits(a: RunEvidence, b: RunEvidence, one: Record, other: Record) -> Diff
 
 
 def _ratio_of_intervals(one: Record, other: Record) -> Difference | None:
-    """Of a throughput whose rounds are not at hand: the ratio of the values, errors of their logarithms."""
+    """Of timings whose rounds are not at hand: the ratio of the values, errors of their logarithms."""
     import math
 
     if None in (one.low, one.high, other.low, other.high):
@@ -272,7 +277,7 @@ def _verdict(row: _Open, above: float, below: float, noise: float) -> tuple[Verd
     if found is None or one is None:
         return "not comparable", row.reason, None
     better = matching.direction(one.metric)
-    size, limit = _size(one, found), noise if one.metric in matching.HARDWARE else 0.0
+    size, limit = _size(one, found), noise if one.metric.startswith(matching.HARDWARE) else 0.0
     rises = size > 0
     p = above if rises else below
     certain = one.metric == MEMORY or p <= ALARM
@@ -283,7 +288,7 @@ def _verdict(row: _Open, above: float, below: float, noise: float) -> tuple[Verd
 
 def _size(one: Record, found: Difference) -> float:
     """The change as a share of A for what belongs to a machine, else as it is; its sign is what counts."""
-    if one.metric == SPEED:
+    if ratios(one.metric):
         return found.value - 1.0
     if one.metric == MEMORY:
         assert one.value is not None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bench.compare.comparison import Comparison, Row
+from bench.compare.comparison import Comparison, Row, ratios
 from bench.report import labels, marks
-from bench.report.tables import BITS, MEMORY, SPEED
+from bench.report.tables import BITS, MEMORY
 
 if TYPE_CHECKING:
     import altair as alt
@@ -40,7 +40,7 @@ def _panel(found: Comparison, metric: str, rows: list[Row]) -> alt.LayerChart:
     import pandas as pd
 
     rows = sorted(rows, key=lambda row: (row.verdict == "same", row.p if row.p is not None else 1.0))[:MOST]
-    ratio = metric == SPEED
+    ratio = ratios(metric)
     columns = ("label", "difference", "low", "high", "verdict", "p")
     frame = pd.DataFrame([{name: getattr(row, name) for name in columns} for row in rows])
     zero = 1.0 if ratio else 0.0

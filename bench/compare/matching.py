@@ -9,8 +9,9 @@ from bench.records import Record
 from bench.report.tables import BITS, MEMORY, QUALITY_PREFIXES, SHARES, SPEED
 
 LOWER, HIGHER = -1, 1
-HARDWARE = (SPEED, MEMORY)
-"""Metrics that belong to a machine."""
+LATENCY = "latency"
+HARDWARE = (SPEED, MEMORY, LATENCY)
+"""How the metrics begin that belong to a machine."""
 KEY = ("dataset", "split", "model", "sampler", "grid", "steps", "guidance", "options", "dtype", "metric")
 LOWER_IS_BETTER = ("sampler error", "sampler law error")
 HIGHER_IS_BETTER = ("precision", "recall", "density", "coverage", "IS", *SHARES)
@@ -20,9 +21,9 @@ Pair = tuple[Record | None, Record | None]
 
 def direction(metric: str) -> int | None:
     """`LOWER` or `HIGHER` is better; None for what is no measure of merit, or a part of one."""
-    if metric == SPEED or metric.startswith(HIGHER_IS_BETTER):
+    if metric.startswith((SPEED, *HIGHER_IS_BETTER)):
         return HIGHER
-    if metric in (BITS, MEMORY) or metric.startswith((*QUALITY_PREFIXES, *LOWER_IS_BETTER)):
+    if metric in (BITS, MEMORY) or metric.startswith((LATENCY, *QUALITY_PREFIXES, *LOWER_IS_BETTER)):
         return LOWER
     return None
 
@@ -66,6 +67,8 @@ def _covers(failed: str, metric: str) -> bool:
     """Whether the row of a failed cell, which is called by its kind, stands for a metric."""
     if failed == "quality":
         return metric.startswith((*QUALITY_PREFIXES, *SHARES))
+    if failed == "scaling":
+        return metric.startswith((f"{SPEED} at", LATENCY))
     return failed == metric or (failed == SPEED and metric == MEMORY)
 
 
@@ -92,7 +95,7 @@ def why_not(a: RunEvidence, b: RunEvidence, one: Record | None, other: Record | 
         return (
             f"data differ: {one.dataset} is {str(data[0])[:12]} in {a.name}, {str(data[1])[:12]} in {b.name}"
         )
-    if one.metric in HARDWARE and one.device != other.device:
+    if one.metric.startswith(HARDWARE) and one.device != other.device:
         return f"hardware differs: {one.device} in {a.name}, {other.device} in {b.name}"
     if one.kind != other.kind:
         return f"kind differs: {one.kind} in {a.name}, {other.kind} in {b.name}"

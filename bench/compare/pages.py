@@ -6,11 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from bench.compare.comparison import VERDICTS, Comparison, Row
+from bench.compare.comparison import VERDICTS, Comparison, Row, ratios
 from bench.compare.statistics import ALARM
 from bench.report.markdown import escaped, table
 from bench.report.page import environment, page_parts
-from bench.report.tables import SPEED
 from bench.report.text import MISSING, ends, interval, number, short, signed
 
 SHOWN_P = 1e-4
@@ -71,7 +70,7 @@ def changed(row: Row) -> str:
     three = row.difference, row.low, row.high
     if row.method == "one cell of the store":
         return "identical"
-    value = f"×{short(*three)}" if row.metric == SPEED else signed(*three)
+    value = f"×{short(*three)}" if ratios(row.metric) else signed(*three)
     return f"{value} {ends(*three)}".strip()
 
 

@@ -18,10 +18,14 @@ from bench.errors import CellFailed, UsageError
 from bench.metrics.bits import Anchors, Bits
 from bench.metrics.certificates import Certificates
 from bench.metrics.quality import Floor, Quality
+from bench.metrics.scaling import Scaling
 from bench.metrics.throughput import Throughput
 from bench.store import Part, machine_lock
 from bench.train_cell import train_cell
 from bench.workbench import Measurement, Workbench
+
+TIMED = ("throughput", "scaling")
+"""Kinds of cells that have the machine to themselves."""
 
 
 class InProcess:
@@ -38,6 +42,7 @@ class InProcess:
             "quality": Quality(),
             "likelihood": Bits(),
             "throughput": Throughput(),
+            "scaling": Scaling(),
         }
 
     def run(self) -> Iterator[Event]:
@@ -63,7 +68,7 @@ class InProcess:
             return
         weights = self.store.records(training.key)[0].weights_sha256
         for cell in self.planner.dependents(label, family, native, weights):
-            if cell.kind == "throughput":
+            if cell.kind in TIMED:
                 timings.append(cell)
             else:
                 yield from self._guarded(cell, self._parts(cell))

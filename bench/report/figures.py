@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.report import ReportData, tables
+from bench.report.batches import throughput_by_batch
 from bench.report.certificates import certificate_curves
 from bench.report.curves import learning_curves
 from bench.report.differences import paired_differences
@@ -85,6 +86,7 @@ def all_figures(report: ReportData) -> list[Figure]:
             "No cell with a choice of sampler and steps has both a quality and a throughput.",
             *quality_vs_time(records).values(),
         ),
+        *_batches(records),
         *_guidance(records),
         *_certificates(records),
         _figure(
@@ -104,6 +106,16 @@ def all_figures(report: ReportData) -> list[Figure]:
             *learning_curves(report.curves, families).values(),
         ),
     ]
+
+
+def _batches(records: pd.DataFrame) -> list[Figure]:
+    """The figure of batches, only where a suite sweeps them."""
+    caption = (
+        "A ring is the knee: the smallest batch with four fifths of the best throughput, beyond which a "
+        "larger one buys little. Bars are 95 % intervals."
+    )
+    found = Figure("batches", "Throughput by batch", caption, _drawn(throughput_by_batch(records)))
+    return [found] if found.panels else []
 
 
 def _guidance(records: pd.DataFrame) -> list[Figure]:

@@ -16,6 +16,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from bench.report import ReportData, choice, tables, theme, winners
+from bench.report.batches import latencies
 from bench.report.estimates import estimates
 from bench.report.text import ends, is_number, number, plural, short, signed
 from bench.report.verdict import verdicts
@@ -202,6 +203,7 @@ def _context(report: ReportData) -> dict[str, Any]:
         "estimates": _rows(estimates(records, report.nats)),
         "missing": _rows(tables.not_measured(records)),
         "records": len(records),
+        "latencies": latencies(records),
         "choices": _choices(table),
         "titles": {name: [_model_of(chart, table) for chart in drawn] for name, drawn in charts.items()},
         "nearest": report.nearest,
