@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from bench import registry
 from bench.suite import load_suite
 from models.grids import GRIDS
 from models.samplers import catalogue
-from tests.conftest import ROOT
+from tests.conftest import ROOT, environment
 
 README = (ROOT / "README.md").read_text()
 
@@ -55,10 +56,37 @@ def test_every_model_and_verb_is_listed() -> None:
         assert f"| `{name}` |" in README
     for name in [*catalogue.names(), *GRIDS]:
         assert f"`{name}`" in README or f"`-{name.removeprefix('dpmpp-')}`" in README, name
-    for verb in ("run", "plan", "ls", "report", "peers", "verify", "doctor"):
+    for verb in (
+        "run",
+        "plan",
+        "ls",
+        "report",
+        "compare",
+        "evaluate",
+        "peers",
+        "kernels",
+        "verify",
+        "doctor",
+    ):
         assert f"| `noisebench {verb}" in README
 
 
 def test_every_file_it_points_to_exists() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_the_notebook_example_prints_what_is_printed_there(tmp_path: Path) -> None:
+    (tmp_path / "results").symlink_to(ROOT / "results")
+    done = subprocess.run(
+        [sys.executable, "-c", _block("python", "bench.load")],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    shown = README[README.index("bench.load(") :].split("```\n")[2]
+    assert done.stdout.strip().splitlines() == shown.strip().splitlines()
+    assert (tmp_path / "evaluations.png").is_file()

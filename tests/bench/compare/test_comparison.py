@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -207,7 +208,7 @@ def command(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "bench", "compare", *words],
         cwd=cwd,
-        env={**environment(ROOT), "PYTHONPATH": str(ROOT)},
+        env={**environment(), "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
@@ -249,3 +250,42 @@ def test_a_folder_without_results_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match=r"holds no results\.json"):
         compare(tmp_path / "empty", tmp_path / "empty")
+
+
+SUITE = """
+name: tiny
+dataset: digits
+metrics: [quality, likelihood, throughput]
+training: {steps: 3, batch_size: 8, learning_rate: 0.001}
+models: {vae: {likelihood: {importance_samples: 1}}}
+sampling: {images: 80, batch: 32}
+quality: {features: digits-features, group: 80}
+throughput: {batch: 4, repeats: 3}
+"""
+
+
+def test_real_runs_are_compared_by_what_they_share(
+    tmp_path: Path, noisebench: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """Two runs of one suite in two stores are the same; one trained otherwise is paired image by image."""
+    (tmp_path / "tiny.yaml").write_text(SUITE)
+    for results, change in (("a", "3"), ("b", "3"), ("c", "4")):
+        done = noisebench("run", "tiny.yaml", "--set", f"training.steps={change}", "--results", results)
+        assert done.returncode == 0, done.stderr + done.stdout
+    folders = [str(next((tmp_path / name / "runs").iterdir())) for name in "abc"]
+    again = compare(folders[0], folders[1], noise=0.9)
+    methods = {row.metric: row.method for row in again.rows}
+    assert set(verdicts(again)) == {"same"}
+    assert methods["bits/dim"] == methods["FD-digits@80"] == "one cell of the store"
+    assert methods["throughput"].startswith("ratio of medians, bootstrap and ranks of 3 and 3 rounds")
+    other = {row.metric: row for row in compare(folders[0], folders[2]).rows}
+    assert other["bits/dim"].method == "paired over 360 images"
+    assert other["FD-digits@80"].method == "jackknife over 20 blocks of the same seeds"
+    bits = other["bits/dim"]
+    assert bits.difference is not None
+    assert bits.difference != 0.0
+    assert bits.a is not None
+    assert bits.b is not None
+    assert bits.difference == pytest.approx(bits.b[0] - bits.a[0], rel=1e-6)
+    frechet = other["FD-digits@80"]
+    assert frechet.difference == pytest.approx(frechet.b[0] - frechet.a[0], rel=1e-9)  # type: ignore[index]

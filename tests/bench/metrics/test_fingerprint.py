@@ -146,7 +146,7 @@ def test_the_same_in_another_process() -> None:
         subprocess.run(
             [sys.executable, "-c", script],
             cwd=ROOT,
-            env={**environment(ROOT), "PYTHONHASHSEED": seed},
+            env={**environment(), "PYTHONHASHSEED": seed},
             capture_output=True,
             text=True,
             check=True,

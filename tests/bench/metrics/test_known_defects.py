@@ -223,7 +223,7 @@ def test_12_images_of_a_zip_come_in_the_order_of_their_names(tmp_path: Path) -> 
         done = subprocess.run(
             [sys.executable, "-c", script, str(tmp_path / name)],
             cwd=ROOT,
-            env={**environment(ROOT), "PYTHONHASHSEED": seed},
+            env={**environment(), "PYTHONHASHSEED": seed},
             capture_output=True,
             text=True,
             check=True,
