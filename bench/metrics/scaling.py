@@ -16,7 +16,7 @@ import torch
 
 from bench.cells import Cell
 from bench.metrics.quality import make_sampler
-from bench.metrics.throughput import median_interval
+from bench.metrics.throughput import load_record, median_interval, others
 from bench.records import Record
 from bench.store import Part
 from bench.workbench import Workbench, counted
@@ -40,11 +40,11 @@ class Scaling:
             self._warm.add(cell.key)
         with counted(*bench.networks(cell)) as evaluations:
             seconds_of(cell, 1, index, bench)
-        by_batch = [seconds_of(cell, batch, index, bench) for batch in settings["batches"]]
-        singles = [seconds_of(cell, 1, index, bench) for _ in range(settings["images"])]
-        return Part(
-            {"by_batch": np.asarray(by_batch), "singles": np.asarray(singles)}, {"nfe": evaluations.rows}
-        )
+        with others() as load:
+            by_batch = [seconds_of(cell, batch, index, bench) for batch in settings["batches"]]
+            singles = [seconds_of(cell, 1, index, bench) for _ in range(settings["images"])]
+        arrays = {"by_batch": np.asarray(by_batch), "singles": np.asarray(singles)}
+        return Part(arrays, {"nfe": evaluations.rows, "others": load[0]})
 
     def records(self, cell: Cell, parts: list[Part], bench: Workbench) -> list[Record]:
         """Median images a second at every batch, then the quantiles of the latency."""
@@ -94,7 +94,8 @@ class Scaling:
                     **columns,
                 )
             )
-        return found
+        load = float(np.mean([part.info["others"] for part in parts]))
+        return [*found, load_record(cell, bench, load, n=len(parts), **columns)]
 
 
 def seconds_of(cell: Cell, batch: int, stream: int, bench: Workbench) -> float:

@@ -48,13 +48,13 @@ class Throughput:
             self._warm.add(cell.key)
         if index == 0:
             info["peak_bytes"] = self._peak_bytes(model, cell, bench)
-        with counted(*bench.networks(cell) if eager else ()) as evaluations, _others() as others:
+        with counted(*bench.networks(cell) if eager else ()) as evaluations, others() as load:
             seconds = self._timed(model, cell, index, bench)
         if eager:
             info["nfe"] = evaluations.rows / cell.spec["throughput"]["batch"]
         elif index == 0:
             info["nfe"] = eager_evaluations(cell, bench)
-        return Part({"seconds": np.asarray(seconds, np.float64)}, {**info, "others": others[0]})
+        return Part({"seconds": np.asarray(seconds, np.float64)}, {**info, "others": load[0]})
 
     def _timed(self, model: ImageModel, cell: Cell, index: int, bench: Workbench) -> float:
         started = time.perf_counter()
@@ -102,7 +102,7 @@ class Throughput:
         seconds = np.asarray([float(part.arrays["seconds"]) for part in parts])
         rate = settings["batch"] / np.sort(seconds)[::-1]
         low, high, coverage = median_interval(rate)
-        others = float(np.average([part.info["others"] for part in parts], weights=seconds))
+        busy = float(np.average([part.info["others"] for part in parts], weights=seconds))
         columns = {
             "nfe": float(np.mean([part.info["nfe"] for part in parts if "nfe" in part.info])),
             "n": len(parts),
@@ -132,15 +132,7 @@ class Throughput:
             "no interval: a count, not a sample",
             **{**columns, "device": device},
         )
-        load = bench.row(
-            cell,
-            metric="other load",
-            value=100 * others,
-            unit="%",
-            protocol="share of the processor used by other programs while timing; no interval: "
-            f"a check of the timing, which is suspect above {NOISY:.0%}",
-            **{**columns, "device": device},
-        )
+        load = load_record(cell, bench, busy, **{**columns, "device": device})
         return [speed, memory, load, *self._compiling(cell, parts, bench, columns)]
 
     def _compiling(
@@ -161,6 +153,19 @@ class Throughput:
                 **{**columns, "n": 1, "device": bench.runtime.machine_label},
             )
         ]
+
+
+def load_record(cell: Cell, bench: Workbench, share: float, **columns: Any) -> Record:
+    """How busy other programs kept the machine while a cell was timed."""
+    return bench.row(
+        cell,
+        metric="other load",
+        value=100 * share,
+        unit="%",
+        protocol="share of the processor used by other programs while timing; no interval: "
+        f"a check of the timing, which is suspect above {NOISY:.0%}",
+        **columns,
+    )
 
 
 def median_interval(ascending: np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
@@ -184,7 +189,7 @@ def _synchronise(device: str) -> None:
 
 
 @contextmanager
-def _others() -> Iterator[list[float]]:
+def others() -> Iterator[list[float]]:
     """Share of the machine's processor time used by other processes meanwhile, in a list of one."""
     result = [0.0]
     process, cores = psutil.Process(), psutil.cpu_count() or 1
