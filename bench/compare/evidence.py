@@ -40,6 +40,12 @@ class RunEvidence:
         """All numbers of the run."""
         return read_records(self.folder)
 
+    @functools.cached_property
+    def loads(self) -> Mapping[str, float]:
+        """Per cent of the processor that other programs used while a cell was timed, by its key."""
+        found = [record for record in self.records if record.metric == "other load"]
+        return {record.cell_key: record.value for record in found if record.value is not None}
+
     def spec(self, key: str) -> Mapping[str, Any]:
         """What a cell's key is the hash of; empty where the store does not have the cell."""
         if key not in self._specs:

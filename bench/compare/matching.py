@@ -12,6 +12,9 @@ LOWER, HIGHER = -1, 1
 LATENCY = "latency"
 HARDWARE = (SPEED, MEMORY, LATENCY)
 """How the metrics begin that belong to a machine."""
+TIMED = (SPEED, LATENCY)
+BUSY = 10.0
+"""Per cent of the processor that other programs may use: above it a timing says nothing."""
 KEY = ("dataset", "split", "model", "sampler", "grid", "steps", "guidance", "options", "dtype", "metric")
 LOWER_IS_BETTER = ("sampler error", "sampler law error")
 HIGHER_IS_BETTER = ("precision", "recall", "density", "coverage", "IS", *SHARES)
@@ -97,6 +100,11 @@ def why_not(a: RunEvidence, b: RunEvidence, one: Record | None, other: Record | 
         )
     if one.metric.startswith(HARDWARE) and one.device != other.device:
         return f"hardware differs: {one.device} in {a.name}, {other.device} in {b.name}"
+    if one.metric.startswith(TIMED):
+        for run, record in ((a, one), (b, other)):
+            load = run.loads.get(record.cell_key, 0.0)
+            if load > BUSY:
+                return f"other programs used {load:.0f} % of the processor in {run.name}: measure it again"
     if one.kind != other.kind:
         return f"kind differs: {one.kind} in {a.name}, {other.kind} in {b.name}"
     if one.protocol != other.protocol:

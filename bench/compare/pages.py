@@ -20,7 +20,8 @@ METHOD = (
     "same seeds of both runs, throughput by the ratio of medians with a bootstrap over rounds; where a run's "
     "store is not at hand, by the two intervals. Brackets are 95 % intervals of the difference. Better and "
     f"worse are one-sided tests at {ALARM:.1%} among all cells of a metric (Holm); a speed or memory must "
-    "also change by more than the noise that was allowed."
+    "also change by more than the noise that was allowed. Timings of a machine that other programs kept busy "
+    "are not compared."
 )
 
 
@@ -49,6 +50,8 @@ def _tables(one: Comparison) -> list[str]:
         else:
             heads = ["Cell", "Metric", "A", "B", "Difference", "p"]
             made = table(heads, [_line(row) for row in rows], [False, False, True, True, True, True])
+        if verdict == "same":  # folded: long, and of no interest until it is asked for
+            made = f"<details><summary>All of them</summary>\n\n{made}\n\n</details>"
         parts.append(f"## {verdict.capitalize()}: {len(rows)}\n\n{made}")
     return parts
 

@@ -97,6 +97,18 @@ def test_other_data_and_other_machines_are_not_compared(tmp_path: Path) -> None:
     assert "data differ" in row.reason
 
 
+def test_timings_of_a_busy_machine_are_not_compared(tmp_path: Path) -> None:
+    """Else whoever compiles something during a run is told of a regression."""
+    row = {"unit": "images/s", "device": "A", "kind": "", "cell_key": "c"}
+    load = number("other load", 4.0).replace(low=None, high=None, cell_key="c")
+    a = run_of(tmp_path / "a", number("throughput", 100.0, 1.0, **row), load)
+    b = run_of(tmp_path / "b", number("throughput", 30.0, 1.0, **row), load.replace(value=43.2))
+    (found,) = compare(a, b).rows
+    assert found.reason == "other programs used 43 % of the processor in b: measure it again"
+    quiet = run_of(tmp_path / "c", number("throughput", 30.0, 1.0, **row), load)
+    assert verdicts(compare(a, quiet)) == ["worse"]
+
+
 def test_what_one_run_alone_has_is_told(tmp_path: Path) -> None:
     a = run_of(tmp_path / "a", number(), number(model="only-here"))
     b = run_of(tmp_path / "b", number(), number(model="new"), number("training time"))
