@@ -114,9 +114,13 @@ def _of_rows(rows: np.ndarray, covariance: np.ndarray) -> float:
 
 
 def _of_covariances(cov_a: np.ndarray, cov_b: np.ndarray) -> RootTrace:
-    factor_a, factor_b = cholesky(cov_a), cholesky(cov_b)
-    if factor_a is not None and factor_b is not None:
-        spectrum = _checked(np.linalg.eigvalsh(_lower_congruence(factor_a, cov_b)), factor_a, cov_b)
+    factor_a = cholesky(cov_a)
+    spectrum = None if factor_a is None else np.linalg.eigvalsh(_lower_congruence(factor_a, cov_b))
+    # Where no eigenvalue is near rounding, Σ_b is of full rank, and a factor of it would say nothing more.
+    plain = spectrum is not None and spectrum[0] > _SQUARED * spectrum[-1]
+    factor_b = None if plain else cholesky(cov_b)
+    if factor_a is not None and spectrum is not None and (plain or factor_b is not None):
+        spectrum = _checked(spectrum, factor_a, cov_b)
         return RootTrace(float(np.sqrt(np.clip(spectrum, 0.0, None)).sum()), "cholesky")
     if factor_a is None and factor_b is None:
         product = spectral_factor(cov_a).T @ spectral_factor(cov_b)
