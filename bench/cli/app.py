@@ -223,7 +223,7 @@ def evaluate(
     metrics: Annotated[
         str,
         typer.Option(
-            help="Of fid, fid-debiased, kid, cmmd, prdc, is, sw, memorisation.",
+            help="Of the measures that `noisebench ls measures` lists, separated by commas.",
             autocompletion=completed(words.measures),
         ),
     ] = "fid,kid,prdc",

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     from bench.metrics.features import FeatureNetwork
 
+LABELLED: dict[str, Need] = {"generated": "labels", "real": "real labels"}
+"""What a set's labels are to a measure; known once its images were read."""
+
 READ = 256
 """Images that are read and extracted together; the network has inner batches of its own."""
 
@@ -59,6 +62,7 @@ class Extracted:
     logits: np.ndarray | None
     identity: str
     shape: tuple[int, ...]
+    labels: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -108,9 +112,19 @@ def evaluate(
         for role, source in sources.items()
     }
     generated, unseen = sets["generated"], sets.get("held out")
-    real = saved.moments if saved else sets["real"].rows
+    told = {role: np.asarray(one.labels) if one.labels else None for role, one in sets.items()}
+    found: set[Need] = {need for role, need in LABELLED.items() if told.get(role) is not None}
+    for name, measure in wanted.items():
+        check_needs(name, measure, network.name, frozenset(has | found), labels=True)
     of = Measured(
-        network.metric, generated.rows, real, generated.logits, unseen.rows if unseen else None, seed
+        network.metric,
+        generated.rows,
+        saved.moments if saved else sets["real"].rows,
+        generated.logits,
+        unseen.rows if unseen else None,
+        seed,
+        told["generated"],
+        told.get("real"),
     )
     name, said = _reference(saved, sets)
     common = {"model": model or generated.name, "family": "images", "dataset": name, "device": "cpu"}
@@ -170,7 +184,12 @@ def extract(
     if found.ndim != 2 or len(found) != sum(len(part) for part in rows) or found.shape[1] < 2:
         raise ValueError(f"{network.name} gives features {found.shape}, and they must be (n, d) with d ≥ 2.")
     return Extracted(
-        source.name, found, np.concatenate(scores) if logits else None, source.identity, tuple(shape)
+        source.name,
+        found,
+        np.concatenate(scores) if logits else None,
+        source.identity,
+        tuple(shape),
+        tuple(source.labels),
     )
 
 
@@ -203,11 +222,13 @@ def real_images(where: str, *, levels: int = 256, **options: Any) -> ImageSource
         if split not in ("", "train", "test"):
             raise ValueError(f"The dataset {name} has the splits train and test, and no {split!r}.")
         found = data.load(name)
-        pixels, called = found.test if split == "test" else found.train, f"{name} {split or 'train'}"
+        test = split == "test"
+        pixels, called = found.test if test else found.train, f"{name} {split or 'train'}"
+        labels = found.test_labels if test else found.train_labels
         if levels == 256 != found.levels:
             pixels = np.rint(pixels * (255.0 / (found.levels - 1))).astype(np.uint8)
             called += f" ({found.levels} levels scaled to 256)"
-        return ArrayImages(pixels, called)
+        return ArrayImages(pixels, called, labels=labels)
     if where.endswith(".safetensors"):
         return Statistics.load(where)
     return open_images(where, **options)

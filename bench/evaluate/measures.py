@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from bench.metrics.estimate import Estimate
 from bench.metrics.moments import Moments
 from models.names import unknown
 
-Need = Literal["real images", "logits", "held out", "clip"]
+Need = Literal["real images", "logits", "held out", "clip", "labels", "real labels"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Measured:
     logits         (n, K) of the generated images, where the network classifies
     held_out       features of real images that were not trained on
     seed           of what draws at random
+    labels         class or caption of each generated image, real_labels that of each real one
     """
 
     metric: str
@@ -51,6 +52,8 @@ class Measured:
     logits: np.ndarray | None = None
     held_out: np.ndarray | None = None
     seed: int = 0
+    labels: np.ndarray | None = None
+    real_labels: np.ndarray | None = None
 
     @property
     def real_rows(self) -> np.ndarray:
@@ -140,6 +143,42 @@ def _memorisation(of: Measured) -> Iterator[Named]:
     yield "C_T", data_copying(of.rows, of.real_rows, of.held_out, seed=of.seed)
 
 
+def _frechet_of(rows: np.ndarray, real: np.ndarray) -> Any:
+    """With its error where there are more images than dimensions."""
+    from bench.metrics.frechet import frechet_distance
+    from bench.metrics.frechet_error import frechet_with_error
+
+    if min(len(rows), len(real)) > rows.shape[1]:
+        return frechet_with_error(rows, real)
+    return frechet_distance(Moments.of(rows), Moments.of(real))
+
+
+def _by_class(metric: str, distance: Callable[[Any, Any], Any], of: Measured) -> Iterator[Named]:
+    from bench.metrics.by_class import by_class
+
+    found = by_class(distance, of.rows, of.labels, of.real_rows, of.real_labels)
+    protocol = f"{metric}, {found.protocol}; largest in class {found.largest}"
+    yield f"{metric} by class", Number(found.value, found.low, found.high, found.n, protocol)
+
+
+def _frechet_by_class(of: Measured) -> Iterator[Named]:
+    yield from _by_class(of.metric, _frechet_of, of)
+
+
+def _kid_by_class(of: Measured) -> Iterator[Named]:
+    from bench.metrics.mmd import kid
+
+    yield from _by_class(of.metric.replace("FID", "KID").replace("FD-", "KD-"), kid, of)
+
+
+def _diversity(of: Measured) -> Iterator[Named]:
+    from bench.metrics.diversity import prompt_diversity
+
+    found = prompt_diversity(of.rows, of.labels)
+    yield "distance within labels", found.distance
+    yield "Vendi score within labels", found.vendi
+
+
 REAL: frozenset[Need] = frozenset({"real images"})
 
 MEASURES: dict[str, Measure] = {
@@ -154,6 +193,15 @@ MEASURES: dict[str, Measure] = {
         "authenticity and copying test against training and held-out images",
         _memorisation,
         REAL | {"held out"},
+    ),
+    "fid-by-class": Measure(
+        "Fréchet distance class by class, their mean", _frechet_by_class, REAL | {"labels", "real labels"}
+    ),
+    "kid-by-class": Measure(
+        "kernel distance class by class, their mean", _kid_by_class, REAL | {"labels", "real labels"}
+    ),
+    "diversity": Measure(
+        "how different the images of one label or caption are", _diversity, frozenset({"labels"})
     ),
 }
 
@@ -171,13 +219,19 @@ def chosen(wanted: Sequence[str]) -> Mapping[str, Measure]:
     return {name: MEASURES[name] for name in dict.fromkeys(wanted)}
 
 
-def check_needs(name: str, measure: Measure, features: str, has: frozenset[Need]) -> None:
-    """ValueError in one sentence for what a measure needs and there is not."""
+def check_needs(
+    name: str, measure: Measure, features: str, has: frozenset[Need], labels: bool = False
+) -> None:
+    """ValueError in one sentence for what a measure needs and there is not; `labels` once they are known."""
     remedies: dict[Need, str] = {
         "logits": f"a network that classifies, and {features} does not: take --features inception-v3-tf",
         "held out": "real images that were not trained on: name them with --held-out",
         "clip": f"CLIP embeddings, and {features} is none: take --features clip-vit-l14-336",
+        "labels": "a label for each generated image: a folder for each class, a column `label`, an array "
+        "`labels` of an .npz, or --labels or --prompts of a pipeline",
+        "real labels": "a label for each real image: a dataset, a folder for each class, or a column `label`",
         "real images": "the real images themselves, and statistics hold moments alone: take fid",
     }
-    for need in sorted(measure.needs - has):
+    missing = measure.needs - has - (frozenset() if labels else frozenset({"labels", "real labels"}))
+    for need in sorted(missing):
         raise ValueError(f"{name} needs {remedies[need]}.")

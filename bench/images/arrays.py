@@ -13,16 +13,24 @@ import numpy as np
 
 from bench.images.source import ImageSource
 
+LABELS = ("arr_1", "labels", "label")
+"""Arrays of an .npz that hold a label an image, where there is one."""
+
 
 class ArrayImages(ImageSource):
     """uint8 (n, C, H, W), (n, H, W, C) or (n, H, W), C being 1 or 3."""
 
-    def __init__(self, array: np.ndarray, name: str = "array", n: int | None = None) -> None:
+    def __init__(
+        self, array: np.ndarray, name: str = "array", n: int | None = None, labels: np.ndarray | None = None
+    ) -> None:
         super().__init__()
         self.name, self.pixels = name, channels_first(array, name)
         if n is not None and not 1 <= n <= len(self.pixels):
             raise ValueError(f"{name} holds {len(self.pixels)} images, and {n} are asked for.")
+        if labels is not None and labels.shape != (len(self.pixels),):
+            raise ValueError(f"{name} holds {len(self.pixels)} images and labels {labels.shape}: one each.")
         self.pixels = self.pixels[:n]
+        self.labels = [] if labels is None else [str(label) for label in labels[:n].tolist()]
 
     @classmethod
     def open(cls, path: Path, n: int | None = None, key: str = "") -> ArrayImages:
@@ -42,7 +50,10 @@ class ArrayImages(ImageSource):
                 )
             key = fitting[0]
         try:
-            return cls(found[key or names[0]], path.name, n)
+            beside = next((found[name] for name in LABELS if name in names and name != key), None)
+            if beside is not None and (beside.ndim != 1 or beside.dtype.kind not in "iuUS"):
+                beside = None
+            return cls(found[key or names[0]], path.name, n, beside)
         except (zipfile.BadZipFile, OSError, EOFError) as error:
             raise ValueError(f"{path} is damaged ({error}).") from None
 

@@ -51,8 +51,14 @@ class ImageFiles(ImageSource):
     def size(self, member: Any) -> int:
         """Bytes of a member."""
 
+    def label(self, member: Any) -> str:
+        """Class of a member: the folder that it lies in below the whole; empty where it lies in none."""
+        first, _, rest = str(member).partition("/")
+        return first if rest else ""
+
     def images(self) -> Iterator[np.ndarray]:
         """Decoded images in order, some ahead; the first damaged one ends it unless they are skipped."""
+        labels = []
         with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
             members = iter(self.members)
             waiting = [(member, pool.submit(self._decoded, member)) for member in islice(members, AHEAD)]
@@ -63,7 +69,9 @@ class ImageFiles(ImageSource):
                 if isinstance(found, str):
                     self._damaged(str(member), found)
                 else:
+                    labels.append(self.label(member))
                     yield found
+        self.labels = labels if all(labels) else []
 
     def _decoded(self, member: Any) -> np.ndarray | str:
         """The pixels, or why there are none."""
@@ -138,12 +146,19 @@ class Parquet(ImageFiles):
 
         try:
             schema = pyarrow.parquet.read_schema(where)
-            table = pyarrow.parquet.read_table(where, columns=[_column(schema, column, where)])
+            columns = [_column(schema, column, where), *(["label"] if "label" in schema.names else [])]
+            table = pyarrow.parquet.read_table(where, columns=columns)
         except (pyarrow.ArrowException, OSError) as error:
             raise ValueError(f"{where} is no parquet file ({str(error).splitlines()[0]}).") from None
         cells = table.column(0).to_pylist()
         self.cells = [cell.get("bytes") if isinstance(cell, dict) else cell for cell in cells]
+        told = table.column("label").to_pylist() if "label" in table.column_names else []
+        self.told = ["" if label is None else str(label) for label in told]
         super().__init__(where, n, skip_damaged)
+
+    def label(self, member: int) -> str:
+        """What the column `label` says."""
+        return self.told[member] if self.told else ""
 
     def find(self) -> list[Any]:
         """Row numbers."""

@@ -53,6 +53,7 @@ class PipelineImages(ImageSource):
         scheduler = type(self.adapter.pipeline.scheduler).__name__
         how = f"{sampler} {steps} steps" if self.sampler else f"{scheduler} {steps} steps"
         guided = f" w={guidance:g}" if guidance != 1.0 else ""
+        self.labels = [str(told[i % len(told)]) for i in range(n)] if told else []
         self.name = f"{Path(self.where).name} ({how}{guided}, batch {CALL}, seed {seed})"
 
     def __len__(self) -> int:

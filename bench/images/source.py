@@ -52,6 +52,7 @@ class ImageSource(ABC):
     damaged   what was left out, complete after a pass
     identity  SHA-256 of shapes and pixels in order, known after a pass: the same images have the same one
               wherever they came from
+    labels    class or caption of each image that came out, known after a pass; empty where there are none
     """
 
     name: str
@@ -59,6 +60,7 @@ class ImageSource(ABC):
     def __init__(self) -> None:
         self.damaged: list[Damaged] = []
         self.identity = ""
+        self.labels: list[str] = []
 
     @abstractmethod
     def __len__(self) -> int:
