@@ -16,9 +16,9 @@ from bench.evaluate import evaluate, names
 from bench.evaluate.evaluation import real_images
 from bench.images.arrays import ArrayImages
 from bench.records import Record
+from tests.conftest import ROOT
 
 DIGITS = data.load("digits")
-from tests.conftest import ROOT
 
 
 def _by_metric(records: list[Record]) -> dict[str, Record]:
