@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 DONE = "DONE"
 RECORDS = "records.json"
 CELL = "cell.json"
+PACE = "pace"
+"""In a timed part: seconds of fixed work beside it, see `bench.drivers.pace`."""
 
 
 @dataclass(frozen=True)

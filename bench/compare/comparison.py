@@ -129,20 +129,36 @@ def compare(
     matched = list(matching.pairs(first.records, second.records))
     waiting = []
     for done, (one, other) in enumerate(matched):
-        waiting.append(_opened(first, second, one, other))
+        waiting.append(_opened(first, second, one, other, noise))
         if progress is not None:
             progress(done + 1, len(matched))
     return Comparison(first.name, second.name, tuple(_judged(waiting, noise, first.name)))
 
 
-def _opened(a: RunEvidence, b: RunEvidence, one: Record | None, other: Record | None) -> _Open:
+def _opened(a: RunEvidence, b: RunEvidence, one: Record | None, other: Record | None, noise: float) -> _Open:
     reason = matching.why_not(a, b, one, other)
     if reason or one is None or other is None:
         return _Open(one, other, reason)
     if one.cell_key and one.cell_key == other.cell_key and one.value == other.value:
         return _Open(one, other, found=Difference(*_nothing(one), "one cell of the store"))
+    reason = _other_pace(a, b, one, other, noise)
+    if reason:
+        return _Open(one, other, reason)
     found = difference(a, b, one, other)
     return _Open(one, other, "" if found else "there is no interval, and nothing to take one from", found)
+
+
+def _other_pace(a: RunEvidence, b: RunEvidence, one: Record, other: Record, noise: float) -> str:
+    """Why two timings are not compared: the machine itself was slower beside one of them."""
+    if not ratios(one.metric):
+        return ""
+    paces = a.pace(one), b.pace(other)
+    if paces[0] is None or paces[1] is None:
+        return ""
+    faster = paces[0] / paces[1]
+    if 1.0 / (1.0 + noise) <= faster <= 1.0 + noise:
+        return ""
+    return f"the machine did fixed work {faster:.2f} times as fast in {b.name}: measure again"
 
 
 def ratios(metric: str) -> bool:

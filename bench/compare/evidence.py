@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.records import Record
 from bench.run import read_records
-from bench.store import CELL, Part, Store
+from bench.store import CELL, PACE, Part, Store
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,6 +84,11 @@ class RunEvidence:
         if not parts or any("seconds" not in part.arrays for part in parts):
             return None
         return np.asarray([float(part.arrays["seconds"]) for part in parts])
+
+    def pace(self, record: Record) -> float | None:
+        """Median seconds of fixed work beside the rounds of a timing; None where it was not taken."""
+        taken = [part.info[PACE] for part in self.parts(record.cell_key) if PACE in part.info]
+        return statistics.median(taken) if taken else None
 
     def blocks(self, record: Record) -> BlockMoments | None:
         """Moments of the features of a quality cell, by block."""

@@ -20,8 +20,8 @@ METHOD = (
     "same seeds of both runs, throughput by the ratio of medians with a bootstrap over rounds; where a run's "
     "store is not at hand, by the two intervals. Brackets are 95 % intervals of the difference. Better and "
     f"worse are one-sided tests at {ALARM:.1%} among all cells of a metric (Holm); a speed or memory must "
-    "also change by more than the noise that was allowed. Timings of a machine that other programs kept busy "
-    "are not compared."
+    "also change by more than the noise that was allowed. Timings are not compared where other programs "
+    "kept the machine busy, or where fixed work beside them shows that the machine itself was slower."
 )
 
 

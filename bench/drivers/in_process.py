@@ -14,13 +14,14 @@ import filelock
 
 from bench.cells import Cell, Planner
 from bench.drivers.events import Advanced, Event, Finished, Started, Waiting
+from bench.drivers.pace import seconds_of_fixed_work
 from bench.errors import CellFailed, UsageError
 from bench.metrics.bits import Anchors, Bits
 from bench.metrics.certificates import Certificates
 from bench.metrics.quality import Floor, Quality
 from bench.metrics.scaling import Scaling
 from bench.metrics.throughput import Throughput
-from bench.store import Part, machine_lock
+from bench.store import PACE, Part, machine_lock
 from bench.train_cell import train_cell
 from bench.workbench import Measurement, Workbench
 
@@ -138,6 +139,9 @@ class InProcess:
 
     def _compute(self, cell: Cell, index: int) -> None:
         part = self._measurements[cell.kind].part(cell, index, self.bench)
+        if cell.kind in TIMED:
+            pace = seconds_of_fixed_work(self.bench.runtime.device)
+            part = Part(part.arrays, {**part.info, PACE: pace})
         self.store.save_part(cell.key, index, part)
 
     def _seal(self, cell: Cell) -> None:

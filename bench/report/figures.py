@@ -112,7 +112,7 @@ def _batches(records: pd.DataFrame) -> list[Figure]:
     """The figure of batches, only where a suite sweeps them."""
     caption = (
         "A ring is the knee: the smallest batch with four fifths of the best throughput, beyond which a "
-        "larger one buys little. Bars are 95 % intervals."
+        "larger one buys little; at the end of a line it lies there or beyond. Bars are 95 % intervals."
     )
     found = Figure("batches", "Throughput by batch", caption, _drawn(throughput_by_batch(records)))
     return [found] if found.panels else []

@@ -110,7 +110,10 @@
 
   function modelOf(element) {
     const datum = element.__data__?.datum ?? element.__data__?.items?.[0]?.datum;
-    return datum?.model ?? (models.has(datum?.value) ? datum.value : undefined);
+    if (datum?.model !== undefined) return datum.model;
+    /* The name on an axis; one in a legend may be a sampler's. */
+    const named = models.has(datum?.value) && element.closest(".role-axis-label");
+    return named ? datum.value : undefined;
   }
 
   function light() {

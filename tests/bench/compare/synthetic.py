@@ -16,7 +16,7 @@ from bench.metrics.moments import BlockMoments, Moments
 from bench.metrics.throughput import median_interval
 from bench.records import Record
 from bench.run import RUN, write_tables
-from bench.store import Part, Store
+from bench.store import PACE, Part, Store
 
 IMAGES, DIMS, GROUP, D, ROUNDS, BATCH = 360, 64, 400, 6, 11, 32
 OFFSET = 1.0
@@ -33,6 +33,8 @@ class Truth:
     bits: float = 0.0
     distance: float = 0.0
     speed: float = 1.0
+    pace: float = 0.0
+    """Seconds of fixed work beside the timings; 0 where it was not taken."""
 
     @property
     def shift(self) -> float:
@@ -135,7 +137,8 @@ def _speed(store: Store, own: np.random.Generator, side: str, truth: Truth, pair
     key = content_key({"kind": "throughput", **spec})
     store.begin(key, "throughput", spec)
     for index, each in enumerate(seconds):
-        store.save_part(key, index, Part({"seconds": np.asarray(each)}, {}))
+        info = {PACE: truth.pace} if truth.pace else {}
+        store.save_part(key, index, Part({"seconds": np.asarray(each)}, info))
     rate = np.sort(BATCH / seconds)
     low, high, _ = median_interval(rate)
     row = {"model": "flow", "family": "normalizing flow", "sampler": "inverse", "device": "A (2 cores)"}

@@ -128,6 +128,8 @@ def test_choosing_a_model_lights_it_up_in_every_figure_and_table(at_work: Opened
         shown = {model for model, dim in dims if model is not None and not dim}
         assert shown == {"ddpm"}, figure
         assert any(dim for _, dim in dims)
+    faint = page.locator(".chart .role-legend .dim, .chart [class*='role-legend'] .dim")
+    assert faint.count() == 0  # ddpm is also the name of a sampler
     page.keyboard.press("Escape")
     assert page.locator(".dim, tr.lit").count() == 0
 
