@@ -23,10 +23,14 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine"),
 ]
+QUIET = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+]
+"""Flags of a browser that does nothing of its own."""
 FLAGS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-extensions"),
-    *("--enable-logging=stderr", "--virtual-time-budget=20000", "--window-size=1400,2000"),
+    *("--headless", *QUIET, "--disable-extensions", "--enable-logging=stderr"),
+    *("--virtual-time-budget=20000", "--window-size=1400,2000"),
 ]
 FAR = "http://192.0.2.1/canary"
 """An address of the range reserved for documentation: nothing answers there."""

@@ -6,7 +6,6 @@ The browser may not reach any network, and a page that tries is caught.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,18 +19,12 @@ from bench.report import ReportData
 from bench.report.page import render_html
 from tests.bench.compare.synthetic import Truth, write_run
 from tests.bench.report.conftest import make_report, synthetic_records
+from tests.bench.report.test_browser import BROWSER, QUIET
 
 playwright = pytest.importorskip("playwright.sync_api")
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
-)
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine"),
-]
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
 ]
 EVIL = "<script>alert(1)</script>"
 
@@ -51,7 +44,7 @@ class Opened:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as running:
-        found = running.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        found = running.chromium.launch(executable_path=BROWSER, args=QUIET)
         yield found
         found.close()
 
