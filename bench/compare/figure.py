@@ -22,11 +22,12 @@ LOOKS = {
 
 
 def panels(found: Comparison) -> dict[str, alt.LayerChart]:
-    """Metric -> chart of its differences, those of debiased values and of memory left to the table."""
+    """Metric -> chart of its differences; what is all the same, debiased or memory is left to the table."""
     charts = {}
     for metric in dict.fromkeys(row.metric for row in found.rows):
         rows = [row for row in found.rows if row.metric == metric and row.verdict in LOOKS and _drawn(row)]
-        if rows and metric != MEMORY and "debiased" not in metric:
+        differ = any(row.difference != (1.0 if ratios(metric) else 0.0) for row in rows)
+        if differ and metric != MEMORY and "debiased" not in metric:
             charts[metric] = _panel(found, metric, rows)
     return charts
 
