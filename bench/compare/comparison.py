@@ -22,8 +22,6 @@ Verdict = Literal["better", "worse", "same", "not comparable"]
 VERDICTS: tuple[Verdict, ...] = ("worse", "better", "same", "not comparable")
 NOISE = 0.05
 """Relative change of a speed or a memory below which two runs of one program are the same."""
-BLOCKS_OF_A_GROUP = 20
-"""As `bench.metrics.quality` divides the images of a group."""
 
 
 @dataclass(frozen=True)
@@ -228,14 +226,15 @@ def _of_frechet(a: RunEvidence, b: RunEvidence, one: Record, other: Record) -> D
     if blocks[0] is None or blocks[1] is None or reference is None:
         return None
     shapes = [(each.block_size, tuple(each.blocks), each.dims) for each in blocks if each is not None]
-    if shapes[0] != shapes[1] or len(shapes[0][1]) % BLOCKS_OF_A_GROUP:
-        return None
     specs = a.spec(one.cell_key), b.spec(other.cell_key)
+    per_group = specs[0]["group"] // blocks[0].block_size
+    if shapes[0] != shapes[1] or specs[0]["group"] != specs[1]["group"] or len(shapes[0][1]) % per_group:
+        return None
     shared = specs[0].get("seed") == specs[1].get("seed") and specs[0].get("prompts") == specs[1].get(
         "prompts"
     )
     plain, debiased = statistics.jackknife(
-        blocks[0], blocks[1], reference, blocks_per_group=BLOCKS_OF_A_GROUP, shared=shared
+        blocks[0], blocks[1], reference, blocks_per_group=per_group, shared=shared
     )
     return debiased if "debiased" in one.metric else plain
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.identity import content_key
+from bench.metrics.frechet_error import NORMAL_95
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 ALARM = 0.045
 """Chance of a false `worse`, and of a false `better`, among the cells of one metric."""
-NORMAL_95 = 1.959964
 RESAMPLES = 10_000
 
 

@@ -8,19 +8,15 @@ assume nothing about the distribution of timings; a quantile that so few timings
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 
 import numpy as np
-import torch
 
 from bench.cells import Cell
-from bench.metrics.quality import make_sampler
-from bench.metrics.throughput import load_record, median_interval, others
+from bench.metrics.throughput import load_record, median_interval, others, seconds_of
 from bench.records import Record
 from bench.store import Part
 from bench.workbench import Workbench, counted
-from models.seeds import Seeds, shard_stream
 
 QUANTILES = {"latency p50": 0.5, "latency p90": 0.9, "latency p99": 0.99}
 
@@ -33,16 +29,16 @@ class Scaling:
 
     def part(self, cell: Cell, index: int, bench: Workbench) -> Part:
         """Seconds of a trajectory of each batch, and of single images one after another."""
-        settings = cell.spec["scaling"]
+        settings, model = cell.spec["scaling"], bench.model(cell)
         if cell.key not in self._warm:
             for batch in settings["batches"]:
-                seconds_of(cell, batch, index, bench)
+                seconds_of(model, cell, batch, index, bench)
             self._warm.add(cell.key)
         with counted(*bench.networks(cell)) as evaluations:
-            seconds_of(cell, 1, index, bench)
+            seconds_of(model, cell, 1, index, bench)
         with others() as load:
-            by_batch = [seconds_of(cell, batch, index, bench) for batch in settings["batches"]]
-            singles = [seconds_of(cell, 1, index, bench) for _ in range(settings["images"])]
+            by_batch = [seconds_of(model, cell, batch, index, bench) for batch in settings["batches"]]
+            singles = [seconds_of(model, cell, 1, index, bench) for _ in range(settings["images"])]
         arrays = {"by_batch": np.asarray(by_batch), "singles": np.asarray(singles)}
         return Part(arrays, {"nfe": evaluations.rows, "others": load[0]})
 
@@ -96,22 +92,6 @@ class Scaling:
             )
         load = float(np.mean([part.info["others"] for part in parts]))
         return [*found, load_record(cell, bench, load, n=len(parts), **columns)]
-
-
-def seconds_of(cell: Cell, batch: int, stream: int, bench: Workbench) -> float:
-    """One trajectory of a batch from seeds to pixels, with the device idle before and after."""
-    model, seed, cuda = bench.model(cell), cell.spec["seed"], bench.runtime.device == "cuda"
-    seeds = Seeds(seed, range(batch), shard_stream(seed, stream, bench.runtime.device))
-    told = bench.prompts(cell, range(batch))
-    sampler = make_sampler(cell.spec["sampling"])
-    if cuda:
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    with torch.inference_mode():
-        model.sample(batch, sampler, seeds, **told)
-    if cuda:
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
 
 
 def quantile_interval(

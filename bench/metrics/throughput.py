@@ -44,7 +44,7 @@ class Throughput:
             if index == 0 and not eager:
                 info["first"] = self._first_seconds(model, cell, bench)
             for _ in range(cell.spec["throughput"]["warmup"]):
-                self._trajectory(model, cell, index, bench)
+                self._timed(model, cell, index, bench)
             self._warm.add(cell.key)
         if index == 0:
             info["peak_bytes"] = self._peak_bytes(model, cell, bench)
@@ -57,9 +57,7 @@ class Throughput:
         return Part({"seconds": np.asarray(seconds, np.float64)}, {**info, "others": load[0]})
 
     def _timed(self, model: ImageModel, cell: Cell, index: int, bench: Workbench) -> float:
-        started = time.perf_counter()
-        self._trajectory(model, cell, index, bench)
-        return time.perf_counter() - started
+        return seconds_of(model, cell, cell.spec["throughput"]["batch"], index, bench)
 
     def _first_seconds(self, model: ImageModel, cell: Cell, bench: Workbench) -> float:
         """Seconds of the very first trajectory, which compiles or captures, with nothing kept from before."""
@@ -71,25 +69,15 @@ class Throughput:
             warnings.filterwarnings("ignore", message="dynamo_pgo force disabled")
             return self._timed(model, cell, 0, bench)
 
-    def _trajectory(self, model: ImageModel, cell: Cell, index: int, bench: Workbench) -> None:
-        """One batch, with the device idle before and after."""
-        seed, batch = cell.spec["seed"], cell.spec["throughput"]["batch"]
-        seeds = Seeds(seed, range(batch), shard_stream(seed, index, bench.runtime.device))
-        told = bench.prompts(cell, range(batch))
-        _synchronise(bench.runtime.device)
-        with torch.inference_mode():
-            model.sample(batch, make_sampler(cell.spec["sampling"]), seeds, **told)
-        _synchronise(bench.runtime.device)
-
     def _peak_bytes(self, model: ImageModel, cell: Cell, bench: Workbench) -> int:
         """Most bytes of tensors alive at once during a trajectory, weights included."""
         if bench.runtime.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
-            self._trajectory(model, cell, 0, bench)
+            self._timed(model, cell, 0, bench)
             return torch.cuda.max_memory_allocated()
         activities = [torch.profiler.ProfilerActivity.CPU]
         with torch.profiler.profile(activities=activities, profile_memory=True) as profiler:
-            self._trajectory(model, cell, 0, bench)
+            self._timed(model, cell, 0, bench)
         events = profiler.profiler.kineto_results.events()
         memory = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
         weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
@@ -153,6 +141,22 @@ class Throughput:
                 **{**columns, "n": 1, "device": bench.runtime.machine_label},
             )
         ]
+
+
+def seconds_of(model: ImageModel, cell: Cell, batch: int, stream: int, bench: Workbench) -> float:
+    """One trajectory of a batch from seeds to pixels, with the device idle before and after.
+
+    stream  seeds the noise that the sampler draws
+    """
+    seed, device = cell.spec["seed"], bench.runtime.device
+    _synchronise(device)
+    started = time.perf_counter()
+    seeds = Seeds(seed, range(batch), shard_stream(seed, stream, device))
+    told = bench.prompts(cell, range(batch))
+    with torch.inference_mode():
+        model.sample(batch, make_sampler(cell.spec["sampling"]), seeds, **told)
+    _synchronise(device)
+    return time.perf_counter() - started
 
 
 def load_record(cell: Cell, bench: Workbench, share: float, **columns: Any) -> Record:

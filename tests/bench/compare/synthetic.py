@@ -107,6 +107,7 @@ def _quality(
     blocks = BlockMoments(GROUP // 20, D)
     blocks.add(0, rows)
     spec = {"data": "data-1", "features": FEATURES, "side": side, "pair": pair, "seed": 0, "prompts": "test"}
+    spec["group"] = GROUP
 
     def make() -> list[Record]:
         found = group_frechet(blocks, group_size=GROUP, blocks_per_group=20, reference=_reference())

@@ -76,12 +76,6 @@ def test_it_loads_without_a_word_and_without_a_request(at_work: Opened) -> None:
     assert sum(url.startswith("file:") for url in at_work.asked) == 1
 
 
-def test_it_is_interactive_within_two_seconds_of_work(at_work: Opened) -> None:
-    """A loose bound on this one page: ten times what was measured; speeds are for benchmarks."""
-    timing = at_work.page.evaluate("performance.getEntriesByType('navigation')[0].domInteractive")
-    assert timing < 20_000
-
-
 def test_filters_leave_what_was_asked_for(at_work: Opened) -> None:
     page = at_work.page
     page.locator("#cells > summary").click()
@@ -236,16 +230,9 @@ def test_many_cells_can_still_be_sorted_and_filtered(browser: Any, tmp_path: Pat
     made = opened(browser, html, tmp_path)
     assert made.page.locator("#cells tbody tr").count() == 16 * models
     made.page.locator("#cells > summary").click()
-    milliseconds = made.page.evaluate(
-        """() => { const before = performance.now();
-        document.querySelector('#cells button[data-sort]').click();
-        const form = document.querySelector('.filters');
-        form.elements.sampler.selectedIndex = 1;
-        form.dispatchEvent(new Event('change'));
-        return performance.now() - before; }"""
-    )
+    made.page.locator("#cells button[data-sort]").first.click()
+    made.page.select_option(".filters [name=sampler]", index=1)
     assert made.said == []
-    assert milliseconds < 10_000
     shown = made.page.locator("#cells tbody tr:not([hidden])").count()
     assert shown == 4 * models
 
