@@ -21,6 +21,7 @@ import filelock
 from bench import files, schema
 from bench.cells import Cell, Planner, check_names
 from bench.drivers.events import Event, Finished
+from bench.drivers.place import ALONE, Place
 from bench.errors import UsageError
 from bench.records import Record, from_rows, to_frame, to_rows
 from bench.runtime import Runtime
@@ -82,14 +83,14 @@ def _as_usage(function: Any, argument: str) -> Any:
         raise UsageError(str(error)) from error
 
 
-def execute(run: Run, planner: Planner) -> Iterator[Event]:
-    """Compute what is missing and write the run's files; yields what happens."""
+def execute(run: Run, planner: Planner, place: Place = ALONE) -> Iterator[Event]:
+    """Compute what is missing and, as the process that leads, write the run's files; yields what happens."""
     from bench import provenance
 
     call = provenance.collect(planner.runtime)
     states = list(cell_states(run, planner))
     complete = all(state == "cached" for _, state in states)
-    events = _from_store(run, states) if complete else _compute(run, planner)
+    events = _from_store(run, states) if complete else _compute(run, planner, place)
     finished: list[Finished] = []
     try:
         for event in events:
@@ -98,9 +99,10 @@ def execute(run: Run, planner: Planner) -> Iterator[Event]:
             yield event
     finally:
         # Also after Ctrl-C: what was finished is shown, what was not is simply missing.
-        order = {(cell.kind, cell.label): place for place, (cell, _) in enumerate(states)}
-        finished.sort(key=lambda event: order[event.cell.kind, event.cell.label])
-        write_results(run, finished, call)
+        if place.leads:
+            order = {(cell.kind, cell.label): index for index, (cell, _) in enumerate(states)}
+            finished.sort(key=lambda event: order[event.cell.kind, event.cell.label])
+            write_results(run, finished, call)
 
 
 def _from_store(run: Run, states: Sequence[tuple[Cell, str]]) -> Iterator[Event]:
@@ -109,14 +111,14 @@ def _from_store(run: Run, states: Sequence[tuple[Cell, str]]) -> Iterator[Event]
         yield Finished(cell, "cached", run.store.records(cell.key))
 
 
-def _compute(run: Run, planner: Planner) -> Iterator[Event]:
+def _compute(run: Run, planner: Planner, place: Place) -> Iterator[Event]:
     """The driver's events; a suite that cannot be computed is refused before anything is written."""
     from bench.drivers.in_process import InProcess
     from bench.workbench import Workbench, check_models
 
     check_models(planner)
     bench = Workbench(planner.data, run.store, planner.runtime, run.suite.quality.features)
-    return InProcess(planner, bench).run()
+    return InProcess(planner, bench, place).run()
 
 
 def write_results(run: Run, finished: Sequence[Finished], call: dict[str, Any]) -> None:

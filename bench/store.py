@@ -13,6 +13,8 @@ A cell without DONE is unfinished, whatever files it has; its finished parts are
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -63,6 +65,22 @@ class Store:
         path = self.root / "locks" / f"{key}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         return filelock.FileLock(path)
+
+    @contextlib.contextmanager
+    def claim(self, key: str, index: int) -> Iterator[bool]:
+        """Whether this process alone works on a part now. The kernel frees the claim when the process dies.
+
+        A claim is a byte of one file a cell; a process holds one at a time, since closing the file frees all.
+        """
+        path = self.root / "locks" / f"{key}.parts"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, index)
+            except OSError:
+                yield False
+                return
+            yield True
 
     def begin(self, key: str, kind: str, spec: Mapping[str, Any]) -> Path:
         """The folder of a cell about to be computed, its specification written."""
@@ -174,7 +192,8 @@ class Store:
     def remove(self, key: str) -> None:
         """Delete a cell."""
         shutil.rmtree(self.folder(key), ignore_errors=True)
-        (self.root / "locks" / f"{key}.lock").unlink(missing_ok=True)
+        for suffix in ("lock", "parts"):
+            (self.root / "locks" / f"{key}.{suffix}").unlink(missing_ok=True)
 
 
 def machine_lock() -> filelock.ReadWriteLock:

@@ -11,7 +11,7 @@ import typer
 from bench.cli import FAILED, OK, REGRESSION, words
 from bench.cli.kernels import app as kernels_app
 from bench.cli.words import completed, examples
-from bench.errors import UsageError
+from bench.errors import UsageError, unknown
 
 app = typer.Typer(
     name="noisebench",
@@ -60,7 +60,12 @@ RESULTS = Path("results")
 
 
 @app.command(
-    epilog=examples("run digits", "run digits --models vae,ddpm --samplers heun", "run mine.yaml --plain")
+    epilog=examples(
+        "run digits",
+        "run digits --models vae,ddpm --samplers heun",
+        "run mine.yaml --plain",
+        "run digits --driver ray --workers 2",
+    )
 )
 def run(
     suite: Suite = "digits",
@@ -76,12 +81,28 @@ def run(
         bool, typer.Option("--quiet", help="Print failures and the report's place alone.")
     ] = False,
     plain: Annotated[bool, typer.Option("--plain", help="No bar and no colour, one line a cell.")] = False,
+    driver: Annotated[
+        str,
+        typer.Option(help="process: this one, or as torchrun, srun or mpirun say; ray: processes of Ray."),
+    ] = "process",
+    workers: Annotated[int, typer.Option(min=1, help="Processes that Ray starts.")] = 2,
+    address: Annotated[str, typer.Option(help="Of a Ray cluster, such as auto; default: one here.")] = "",
+    gpus: Annotated[float, typer.Option(help="GPUs of each of Ray's processes; 0.5 puts two on one.")] = 1.0,
 ) -> int:
     """Train, sample, measure and write the comparison report. Running it again does what is missing."""
     from bench.cli.progress import follow
+    from bench.drivers.place import Place
 
+    place = Place.of()
     found, planner = _plan(suite, results, models, samplers, metrics, device, threads, attention, set_)
-    failed = follow(found, planner, quiet=quiet, plain=plain)
+    events = None
+    if driver == "ray":
+        from bench.drivers.by_ray import execute_by_ray
+
+        events = execute_by_ray(found, planner.runtime, workers=workers, address=address, gpus=gpus)
+    elif driver != "process":
+        raise unknown("driver", driver, ("process", "ray"))
+    failed = follow(found, planner, place, events=events, quiet=quiet, plain=plain)
     return FAILED if failed else OK
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -10,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from bench.cells import Cell, Planner
 from bench.cli.tables import duration
 from bench.drivers.events import Advanced, Event, Finished, Started, Waiting
+from bench.drivers.place import ALONE, Place
 from bench.estimates import Estimator
 from bench.records import Record
 from bench.run import Run, cell_states, execute
@@ -17,18 +19,34 @@ from bench.run import Run, cell_states, execute
 console = Console(highlight=False, soft_wrap=True)
 
 
-def follow(run: Run, planner: Planner, *, quiet: bool = False, plain: bool = False) -> int:
-    """Run, print and write the report; returns how many cells failed.
+def follow(
+    run: Run,
+    planner: Planner,
+    place: Place = ALONE,
+    *,
+    events: Iterator[Event] | None = None,
+    quiet: bool = False,
+    plain: bool = False,
+) -> int:
+    """Run, print and write the report; returns how many cells failed. Of several processes one prints.
+
+    events  of a driver that starts processes of its own
 
     quiet  failures and the report's place alone;  plain  no bar, nothing but lines
     """
     from bench.present import write_report
 
+    if not place.leads:
+        return sum(
+            event.outcome in ("failed", "skipped")
+            for event in execute(run, planner, place)
+            if isinstance(event, Finished)
+        )
     started = time.perf_counter()
     remaining = {} if quiet else announce(run, planner)
     counts = {"ok": 0, "cached": 0, "failed": 0, "skipped": 0}
     with _Screen(remaining, quiet=quiet, plain=plain) as screen:
-        for event in execute(run, planner):
+        for event in execute(run, planner, place) if events is None else events:
             screen.show(event)
             if isinstance(event, Finished):
                 counts[event.outcome] += 1

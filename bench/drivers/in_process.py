@@ -1,7 +1,9 @@
 """The default driver: this process computes every missing shard, one after another.
 
 Trainings come first, each followed by its model's quality and likelihood; timings come last and
-alternate. A cell's lock is held while it is computed, so two runs in one folder do every cell once.
+alternate. A cell's lock is held while it is trained or timed; the shards of a cell are claimed one by one.
+So any number of processes in one folder, started by hand or by a launcher, do every training and every shard
+once between them; what a process held when it died is free again.
 """
 
 from __future__ import annotations
@@ -9,12 +11,14 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Iterator
+from typing import Literal
 
 import filelock
 
 from bench.cells import Cell, Planner
 from bench.drivers.events import Advanced, Event, Finished, Started, Waiting
 from bench.drivers.pace import seconds_of_fixed_work
+from bench.drivers.place import ALONE, Place
 from bench.errors import CellFailed, UsageError
 from bench.metrics.bits import Anchors, Bits
 from bench.metrics.certificates import Certificates
@@ -27,13 +31,15 @@ from bench.workbench import Measurement, Workbench
 
 TIMED = ("throughput", "scaling")
 """Kinds of cells that have the machine to themselves."""
+POLL = 0.2
+"""Seconds between two looks at what other processes have done."""
 
 
 class InProcess:
     """Runs the cells of a plan and yields what happens."""
 
-    def __init__(self, planner: Planner, bench: Workbench) -> None:
-        self.planner, self.bench, self.store = planner, bench, bench.store
+    def __init__(self, planner: Planner, bench: Workbench, place: Place = ALONE) -> None:
+        self.planner, self.bench, self.store, self.place = planner, bench, bench.store, place
         # Computing shares the machine with other computing, never with a timing.
         self._machine = machine_lock()
         self._measurements: dict[str, Measurement] = {
@@ -49,11 +55,12 @@ class InProcess:
     def run(self) -> Iterator[Event]:
         """Everything the plan asks for that is missing; what is there is reported as cached."""
         for cell in self.planner.references():
-            yield from self._guarded(cell, self._parts(cell))
+            yield from self._shared(cell)
         timings: list[Cell] = []
         for label in self.planner.suite.models:
             yield from self._model(label, timings)
-        yield from self._time(timings)
+        if self.place.leads:  # a timing has the machine to itself, whatever else runs here
+            yield from self._time(timings)
 
     def _model(self, label: str, timings: list[Cell]) -> Iterator[Event]:
         training = self.planner.training(label)
@@ -72,7 +79,7 @@ class InProcess:
             if cell.kind in TIMED:
                 timings.append(cell)
             else:
-                yield from self._guarded(cell, self._parts(cell))
+                yield from self._shared(cell)
 
     def _guarded(self, cell: Cell, work: Iterator[Event]) -> Iterator[Event]:
         """The events of a cell's work under its lock; a failure ends the cell, not the run.
@@ -122,20 +129,61 @@ class InProcess:
             other = "is computing" if timing else "is timing"
             yield Waiting(cell, f"another noisebench process {other} on this machine")
 
+    def _shared(self, cell: Cell) -> Iterator[Event]:
+        """Compute the shards of a cell that nobody else is at, wait for the others, then make its numbers."""
+        started = time.perf_counter()
+        with self.store.lock(cell.key):
+            if self.store.is_finished(cell.key):
+                yield Finished(cell, "cached", self.store.records(cell.key))
+                return
+            self.store.discard_damage(cell.key)
+            self.store.begin(cell.key, cell.kind, cell.spec)
+        try:
+            yield from self._parts(cell)
+            with self.store.lock(cell.key):
+                outcome: Literal["ok", "cached"] = "cached" if self.store.is_finished(cell.key) else "ok"
+                if outcome == "ok":
+                    self._seal(cell)
+            yield Finished(cell, outcome, self.store.records(cell.key), time.perf_counter() - started)
+        except UsageError:
+            raise
+        except Exception as failure:  # a defect in one model must not take the others down
+            yield _failed(cell, failure, time.perf_counter() - started)
+
     def _parts(self, cell: Cell) -> Iterator[Event]:
-        """Compute the missing shards of a cell, then its numbers."""
-        self.store.begin(cell.key, cell.kind, cell.spec)
-        total = sum(cell.items)
-        missing = [i for i in range(cell.parts) if self.store.load_part(cell.key, i) is None]
-        done = total - sum(cell.items[i] for i in missing)
-        yield Started(cell, done, total)
-        for index in missing:
-            yield from self._machine_free(cell, timing=False)
-            with self._machine.read_lock():
-                self._compute(cell, index)
-            done += cell.items[index]
-            yield Advanced(cell, done, total)
-        self._seal(cell)
+        """The missing shards, own stretch first, until all are there and whole."""
+        total, seen, waiting = sum(cell.items), set[int](), False
+        order = [index % cell.parts for index in self.place.first(cell.parts)]
+        yield Started(cell, self._done(cell), total)
+        while missing := [index for index in order if not self._there(cell, index, seen)]:
+            computed = 0
+            for index in missing:
+                with self.store.claim(cell.key, index) as mine:
+                    if not mine or self._there(cell, index, seen):
+                        continue
+                    yield from self._machine_free(cell, timing=False)
+                    with self._machine.read_lock():
+                        self._compute(cell, index)
+                    computed += 1
+                yield Advanced(cell, self._done(cell), total)
+            if not computed and any(not self._there(cell, index, seen) for index in missing):
+                if not waiting:
+                    yield Waiting(cell, "another process is computing it")
+                waiting = True
+                time.sleep(POLL)
+                yield Advanced(cell, self._done(cell), total)
+
+    def _there(self, cell: Cell, index: int, seen: set[int]) -> bool:
+        """Whether a shard is in the store and can be read; each is read once to see."""
+        if index not in seen and self.store.load_part(cell.key, index) is not None:
+            seen.add(index)
+        return index in seen
+
+    def _done(self, cell: Cell) -> int:
+        """Items whose part exists, whoever computed it."""
+        return sum(
+            size for index, size in enumerate(cell.items) if self.store.part_path(cell.key, index).is_file()
+        )
 
     def _compute(self, cell: Cell, index: int) -> None:
         part = self._measurements[cell.kind].part(cell, index, self.bench)
