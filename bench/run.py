@@ -117,6 +117,10 @@ def _compute(run: Run, planner: Planner, place: Place) -> Iterator[Event]:
     from bench.workbench import Workbench, check_models
 
     check_models(planner)
+    if planner.runtime.device == "cuda":  # of several processes on a machine, each has a GPU of its own
+        import torch
+
+        torch.cuda.set_device(place.local % torch.cuda.device_count())
     bench = Workbench(planner.data, run.store, planner.runtime, run.suite.quality.features)
     return InProcess(planner, bench, place).run()
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.cells import Cell, Planner
-from bench.drivers.place import Place
 from bench.errors import CellFailed, UsageError
 from bench.identity import file_sha256
 from bench.records import Record
@@ -52,8 +51,6 @@ class Workbench:
         self._features_name = features
         self._models: dict[str, ImageModel] = {}
         torch.set_num_threads(runtime.threads)
-        if runtime.device == "cuda":  # of several processes on a machine, each has a GPU of its own
-            torch.cuda.set_device(Place.of().local % torch.cuda.device_count())
         choose_backend(runtime.attention)
 
     @functools.cached_property

@@ -93,7 +93,7 @@ def run(
     from bench.cli.progress import follow
     from bench.drivers.place import Place
 
-    place = Place.of()
+    place = Place.taken()
     found, planner = _plan(suite, results, models, samplers, metrics, device, threads, attention, set_)
     events = None
     if driver == "ray":

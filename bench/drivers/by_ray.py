@@ -19,6 +19,8 @@ from bench.run import Run, cell_states, execute, make_planner
 from bench.runtime import Runtime
 
 RETRIES = 2
+TEMPORARY = f"/tmp/noisebench-ray-{os.getuid()}"
+"""Short, because the sockets of a cluster of our own lie there, and their paths have 107 bytes at most."""
 PATIENCE = 60.0
 """Seconds that helpers have to end once the lead is done."""
 
@@ -43,7 +45,7 @@ def execute_by_ray(
         include_dashboard=False,
         configure_logging=False,
         log_to_driver=False,
-        **({} if address else {"num_cpus": max(workers, os.cpu_count() or 1)}),
+        **({} if address else {"num_cpus": max(workers, os.cpu_count() or 1), "_temp_dir": TEMPORARY}),
     )
     needs = {"num_gpus": gpus if runtime.device == "cuda" else 0, "num_cpus": 1, "retry_exceptions": False}
     try:

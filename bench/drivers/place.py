@@ -44,6 +44,14 @@ class Place:
         return range(start, start + parts)
 
     @classmethod
+    def taken(cls) -> Place:
+        """As the launcher says, its variables taken away: libraries would form a process group by them."""
+        place = cls.of()
+        for name in (*(one for names in LAUNCHERS.values() for one in names), "MASTER_ADDR", "MASTER_PORT"):
+            os.environ.pop(name, None)
+        return place
+
+    @classmethod
     def of(cls, environment: Mapping[str, str] = os.environ) -> Place:
         """As the launcher says; alone without one."""
         for rank, world, local in LAUNCHERS.values():
