@@ -30,7 +30,7 @@ class Runtime:
     @property
     def identity(self) -> dict[str, Any]:
         """What enters the key of every computed cell."""
-        found = {"device": self.device, "threads": self.threads, "torch": metadata.version("torch")}
+        found = {"device": self.device, "threads": self.threads, "torch": _torch_version()}
         return {**found, "attention": self.attention}
 
     @property
@@ -68,6 +68,11 @@ def resolve(device: str = "auto", threads: int | None = None, attention: str = "
     if device == "cpu" and attention in GPU_ATTENTION:
         raise UsageError(f"--attention {attention} needs an NVIDIA GPU; here use auto, flash or math.")
     return Runtime(device, threads or default_threads(), attention)
+
+
+@functools.cache
+def _torch_version() -> str:
+    return metadata.version("torch")
 
 
 @functools.cache

@@ -7,17 +7,16 @@ may `extends:` another suite and state only what differs. Unknown keys and names
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import resources
-from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
-import yaml
 from pydantic import Field, field_validator, model_validator
 
 from bench.choices import Grid, GuidanceChoice, Positive, SamplerChoice, Strict
 from bench.errors import UsageError, unknown
 from bench.identity import content_key
+from bench.suite_text import expanded, merged
+from models.names import shown
 
 Metric = Literal["quality", "likelihood", "throughput", "certificates", "scaling"]
 METRICS: tuple[Metric, ...] = ("quality", "likelihood", "throughput", "certificates", "scaling")
@@ -27,7 +26,11 @@ SHORT = {"nll": "likelihood", "fid": "quality"}
 
 
 class Training(Strict):
-    """How a model is trained: AdamW, linear warm-up then cosine decay to 0, averaged weights."""
+    """How a model is trained: AdamW, linear warm-up then cosine decay to 0, averaged weights.
+
+    micro_batches  parts of a batch whose gradients are taken one after another and added: memory for one of
+                   them is enough, and as many processes may share the work; a power of two
+    """
 
     steps: Positive = 2000
     batch_size: Positive = 64
@@ -37,7 +40,18 @@ class Training(Strict):
     clip_norm: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.999, ge=0, lt=1)
     precision: Literal["no", "bf16", "fp16"] = "no"
+    micro_batches: Positive = 1
     checkpoint_every: Positive = 200
+
+    @model_validator(mode="after")
+    def _micro_batches_divide_the_batch(self) -> Training:
+        parts = self.micro_batches
+        if parts & (parts - 1) or self.batch_size % parts:
+            raise ValueError(
+                f"training.micro_batches must be a power of two that divides training.batch_size "
+                f"({self.batch_size}), and {parts} is not"
+            )
+        return self
 
 
 class Model(Strict):
@@ -159,6 +173,8 @@ class Suite(Strict):
         defaults = data.get("training") or {}
         models = {}
         for label, entry in data["models"].items():
+            if entry is not None and not isinstance(entry, str | dict):
+                raise ValueError(f"models.{shown(label)} is a name or a mapping, and not {shown(entry)}")
             entry = {"model": entry} if isinstance(entry, str) else dict(entry or {})
             entry.setdefault("model", label)
             if isinstance(defaults, dict) and isinstance(entry.get("training", {}), dict):
@@ -192,51 +208,6 @@ class Suite(Strict):
         return content_key(self.model_dump(mode="json", exclude={"description"}))[:12]
 
 
-def builtin_names() -> list[str]:
-    """Suites that come with the package."""
-    folder = resources.files("bench") / "suites"
-    return sorted(item.name[: -len(".yaml")] for item in folder.iterdir() if item.name.endswith(".yaml"))
-
-
-def _read(source: str) -> tuple[dict[str, Any], str]:
-    """The mapping in a built-in suite or file, and where it was found."""
-    if source in builtin_names():
-        text = (resources.files("bench") / "suites" / f"{source}.yaml").read_text(encoding="utf-8")
-        where = f"suite {source}"
-    elif Path(source).suffix in (".yaml", ".yml"):
-        if not Path(source).is_file():
-            raise UsageError(f"There is no suite file {source}: give the path of a YAML file that exists.")
-        text, where = Path(source).read_text(encoding="utf-8"), source
-    else:
-        raise unknown("suite", source, builtin_names(), "A suite of your own is a path that ends in .yaml.")
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{where} is not valid YAML: {' '.join(str(error).split())}.") from None
-    if not isinstance(data, dict):
-        raise UsageError(f"{where} must be a mapping of keys, such as `dataset: digits`.")
-    return data, where
-
-
-def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """`change` over `base`, mappings merged key by key, anything else replaced."""
-    merged = dict(base)
-    for key, value in change.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged
-
-
-def _expand(source: str, seen: Sequence[str] = ()) -> dict[str, Any]:
-    data, where = _read(source)
-    base = data.pop("extends", None)
-    if base is None:
-        return data
-    if base in (*seen, source):
-        raise UsageError(f"{where} extends itself through {base}: remove one of the `extends:` lines.")
-    return _merge(_expand(str(base), (*seen, source)), data)
-
-
 def _valid_keys(location: Sequence[int | str]) -> list[str]:
     """The keys allowed at the place a validation error names."""
     model: Any = Suite
@@ -255,8 +226,9 @@ def _explain(error: pydantic.ValidationError, source: str) -> UsageError:
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return unknown(f"key in suite {source}:", place, _valid_keys_paths(first["loc"]))
-    message = str(first.get("ctx", {}).get("error", first["msg"]))
-    return UsageError(f"Suite {source}: {place + ': ' if place else ''}{message}.".replace("..", "."))
+    message = shown(str(first.get("ctx", {}).get("error", first["msg"])).removesuffix("."), 600)
+    place = f"{shown(place)}: " if place else ""
+    return UsageError(f"Suite {source}: {place}{message}.")
 
 
 def _valid_keys_paths(location: Sequence[int | str]) -> list[str]:
@@ -269,7 +241,7 @@ def load_suite(source: str, overrides: Mapping[str, Any] | None = None) -> Suite
 
     Raises UsageError, one sentence, for an unknown name, key or a value out of range.
     """
-    data = _merge(_expand(source), overrides or {})
+    data = merged(expanded(source), overrides or {})
     try:
         return Suite.model_validate(data)
     except pydantic.ValidationError as error:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from safetensors.torch import save
 
 from bench import files, registry
 from bench.cells import Cell
+from bench.drivers.group import Group
 from bench.identity import file_sha256
 from bench.records import Record
 from bench.store import Part
@@ -21,8 +23,11 @@ from models.seeds import derive_seed
 CHECKPOINT = "checkpoint.safetensors"
 
 
-def train_cell(cell: Cell, entry: Model, bench: Workbench) -> Iterator[Progress]:
-    """Train (or go on training) and store; the first progress says where it starts."""
+def train_cell(cell: Cell, entry: Model, bench: Workbench, group: Group | None = None) -> Iterator[Progress]:
+    """Train (or go on training) and store; the first progress says where it starts.
+
+    group  processes that train it together, all of which call this; process 0 stores it
+    """
     folder, spec, seed = bench.store.folder(cell.key), cell.spec["model"], cell.spec["seed"]
     torch.manual_seed(derive_seed("weights", seed))
     model = registry.build(spec["path"], dict(spec["options"]), tuple(spec["shape"]), spec["levels"])
@@ -32,9 +37,11 @@ def train_cell(cell: Cell, entry: Model, bench: Workbench) -> Iterator[Progress]
         generator = torch.Generator(device).manual_seed(derive_seed("learn from", seed))
         model.to(device).learn_from(bench.trained(cell.weights), pixels.to(device), generator)
     condition = bench.condition(model, "train")
-    trainer = Trainer(model, pixels, entry.training, seed, device, folder / CHECKPOINT, condition)
+    trainer = Trainer(model, pixels, entry.training, seed, device, folder / CHECKPOINT, condition, group)
     yield Progress(trainer.step, entry.training.steps, float("nan"))
     yield from trainer.run()
+    if group is not None and group.rank > 0:
+        return
     trained = trainer.accelerator.unwrap_model(trainer.model)
     with torch.no_grad():
         generator = torch.Generator(trained.device).manual_seed(derive_seed("calibrate", seed))
@@ -66,5 +73,13 @@ def _record(cell: Cell, trained: ImageModel, trainer: Trainer, bench: Workbench)
         unit="s",
         seconds=trainer.seconds,
         protocol=f"AdamW, {config['steps']} steps of {config['batch_size']} images, averaged weights, "
-        f"{bench.runtime.threads} threads; no interval: trained once",
+        f"{_shared(config, trainer)}{bench.runtime.threads} threads; no interval: trained once",
     )
+
+
+def _shared(config: dict[str, Any], trainer: Trainer) -> str:
+    """How the work of a step was divided, where it was."""
+    if config["micro_batches"] == 1:
+        return ""
+    processes = 1 if trainer.group is None else trainer.group.size
+    return f"in {config['micro_batches']} micro-batches by {processes} process{'es' * (processes > 1)}, "

@@ -3,6 +3,9 @@
 Everything random at a step is a function of (seed, step): the batch, the noise of the loss, dropout. A
 checkpoint therefore holds only weights, their moving average, the optimiser's moments and the curve, as
 safetensors, replaced whole; a run that goes on from it does what an uninterrupted run does.
+
+Where a batch is cut into micro-batches, each has randomness of its own, a function of (seed, step, part), and
+their gradients are added in a fixed tree. So one process or several that share them end with the same bits.
 """
 
 from __future__ import annotations
@@ -17,9 +20,11 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from bench import files
+from bench.drivers.group import Group, GroupBroken, TreeSum
 from bench.errors import CellFailed
 from bench.suite import Training
 from models.base import ImageModel
@@ -84,6 +89,8 @@ class Trainer:
     """Trains one model on uint8 pixels; after `run` it holds the averaged weights.
 
     condition  what a conditional model is told of each image, a row an image; None for the others
+    group      processes that share the micro-batches, at most as many as there are; all of them do the same
+               steps, and process 0 keeps the checkpoint
     """
 
     def __init__(
@@ -95,8 +102,16 @@ class Trainer:
         device: str,
         checkpoint: Path,
         condition: Tensor | None = None,
+        group: Group | None = None,
     ) -> None:
-        self.config, self.seed, self.checkpoint = config, seed, checkpoint
+        self.config, self.seed, self.checkpoint, self.group = config, seed, checkpoint, group
+        self.parts = config.micro_batches
+        if min(config.batch_size, len(pixels)) % self.parts:
+            raise CellFailed(
+                f"there are {len(pixels)} images, and a batch of them cannot be cut into "
+                f"training.micro_batches = {self.parts}: lower training.batch_size"
+            )
+        AcceleratorState._reset_state()  # one for the process, with the precision of the model before
         self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision=config.precision)
         optimizer = torch.optim.AdamW(
             [parameter for parameter in model.parameters() if parameter.requires_grad],
@@ -110,6 +125,8 @@ class Trainer:
         self.average = {name: value.detach().clone() for name, value in self._trained()}
         self.curve, self.step, self.seconds = Curve(), 0, 0.0
         self._restore()
+        if group is not None:
+            self._agree(group)
 
     def _trained(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
         """The parameters that training moves; what another model left frozen stays as it is."""
@@ -131,7 +148,7 @@ class Trainer:
                 self.curve.step.append(self.step)
                 self.curve.loss.append(mean)
                 self.curve.seconds.append(self.seconds)
-                if self._due(stretch):
+                if self._due(stretch) and (self.group is None or self.group.rank == 0):
                     self._save()
                 yield Progress(self.step, self.config.steps, mean)
         self._adopt_average()
@@ -141,23 +158,63 @@ class Trainer:
         every = max(self.config.checkpoint_every, stretch) // stretch * stretch
         return self.step % every == 0 or self.step == self.config.steps
 
+    def _agree(self, group: Group) -> None:
+        """Start where process 0 starts, whatever another may have read or computed a little differently."""
+        step = torch.tensor(self.step, device=self.accelerator.device)
+        group.spread_([step, *self.model.state_dict().values(), *self.average.values()])
+        if int(step) != self.step:
+            raise GroupBroken(f"process {group.rank} read a checkpoint of step {self.step}, not {int(step)}")
+
     def _advance(self) -> Tensor:
         """One optimiser step; the loss stays on the device."""
-        step, config, device = self.step, self.config, self.accelerator.device
-        torch.manual_seed(derive_seed("dropout", self.seed, step))
-        generator = torch.Generator(device).manual_seed(derive_seed("loss", self.seed, step))
-        index = batch_indices(len(self.pixels), config.batch_size, self.seed, step).to(device)
+        step, config = self.step, self.config
+        index = batch_indices(len(self.pixels), config.batch_size, self.seed, step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
         self.optimizer.zero_grad(set_to_none=True)
-        with self.accelerator.autocast():
-            told = None if self.condition is None else self.condition[index]
-            loss = self.model.loss(self.pixels[index], told, generator)
-        self.accelerator.backward(loss)
+        if self.parts == 1:
+            loss = self._loss(index, step)
+            self.accelerator.backward(loss)
+        else:
+            loss = self._in_parts(index.view(self.parts, -1), step)
         self.accelerator.clip_grad_norm_(self.model.parameters(), config.clip_norm)
         self.optimizer.step()
         self._update_average(step)
         return loss.detach()
+
+    def _loss(self, index: Tensor, *when: int) -> Tensor:
+        """The loss of some images with the randomness of (step) or (step, part)."""
+        device = self.accelerator.device
+        torch.manual_seed(derive_seed("dropout", self.seed, *when))
+        generator = torch.Generator(device).manual_seed(derive_seed("loss", self.seed, *when))
+        index = index.to(device)
+        with self.accelerator.autocast():
+            told = None if self.condition is None else self.condition[index]
+            loss: Tensor = self.model.loss(self.pixels[index], told, generator)
+        return loss
+
+    def _in_parts(self, index_MB: Tensor, step: int) -> Tensor:
+        """Leave the mean gradient of all micro-batches in place, and return their mean loss."""
+        rank, size = (0, 1) if self.group is None else (self.group.rank, self.group.size)
+        share = self.parts // size
+        if step == 0 and rank > 0:
+            with torch.no_grad():  # what a layer takes from the first images it sees, it takes from the same
+                self._loss(index_MB[0], step, 0)
+        trained, tree = [parameter for _, parameter in self._trained()], TreeSum()
+        for part in range(rank * share, (rank + 1) * share):
+            loss = self._loss(index_MB[part], step, part)
+            self.accelerator.backward(loss)
+            zero = torch.zeros(1, device=loss.device)
+            grads = [(zero.expand(p.numel()) if p.grad is None else p.grad.flatten()) for p in trained]
+            tree.add(torch.cat([*grads, loss.detach().float().reshape(1)]))
+            self.optimizer.zero_grad(set_to_none=True)
+        total = tree.total()
+        if self.group is not None:
+            self.group.sum_(total)
+        total /= self.parts
+        for parameter, grad in zip(trained, total[:-1].split([p.numel() for p in trained]), strict=True):
+            parameter.grad = grad.view_as(parameter)
+        return total[-1]
 
     @torch.no_grad()
     def _update_average(self, step: int) -> None:

@@ -63,6 +63,12 @@ class Guidance:
     weaker: GaussianPathModel | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        for name in ("weight", "low", "high", "rescale", "parallel", "bound", "momentum"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or math.isnan(value):
+                raise ValueError(f"{name} of guidance is a number, and not {value!r}.")
+        if not isinstance(self.batched, bool):
+            raise ValueError(f"batched of guidance is true or false, and not {self.batched!r}.")
         if self.method not in METHODS:
             raise ValueError(unknown("guidance method", self.method, METHODS))
         if not (math.isfinite(self.weight) and self.weight >= 0):

@@ -356,7 +356,7 @@ def _words(text: str) -> list[str]:
 
 def _overrides(changes: list[str]) -> dict[str, Any]:
     """`a.b=1` to {"a": {"b": 1}}; values are YAML."""
-    import yaml
+    from bench.suite_text import parsed_value
 
     merged: dict[str, Any] = {}
     for change in changes:
@@ -367,5 +367,5 @@ def _overrides(changes: list[str]) -> dict[str, Any]:
         inner = merged
         for parent in parents:
             inner = inner.setdefault(parent, {})
-        inner[last] = yaml.safe_load(value)
+        inner[last] = parsed_value(value.encode("utf-8", "surrogateescape"), f"--set {change}")
     return merged

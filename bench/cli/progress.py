@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from bench.cells import Cell, Planner
 from bench.cli.tables import duration
-from bench.drivers.events import Advanced, Event, Finished, Started, Waiting
+from bench.drivers.events import Advanced, Event, Finished, Noted, Started, Waiting
 from bench.drivers.place import ALONE, Place
 from bench.estimates import Estimator
 from bench.records import Record
@@ -116,6 +116,8 @@ class _Screen:
         elif isinstance(event, Waiting):
             if not self._quiet:
                 console.print(f"wait    {event.cell.label}: {event.reason}")
+        elif isinstance(event, Noted):
+            console.print(f"note    {event.text}", markup=False)
         else:
             self._finish(event)
 

@@ -13,7 +13,8 @@ from rich.table import Table
 from bench import registry
 from bench.errors import unknown
 from bench.estimates import Estimator
-from bench.suite import METRICS, builtin_names, load_suite
+from bench.suite import METRICS, load_suite
+from bench.suite_text import builtin_names
 
 if TYPE_CHECKING:
     from bench.cells import Planner

@@ -22,7 +22,7 @@ def completed(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
 
 def suites() -> Iterable[str]:
     """Built-in suites."""
-    from bench.suite import builtin_names
+    from bench.suite_text import builtin_names
 
     return builtin_names()
 

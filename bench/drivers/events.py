@@ -37,6 +37,13 @@ class Waiting:
 
 
 @dataclass(frozen=True)
+class Noted:
+    """Something was done otherwise than asked for: one sentence."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Finished:
     """A cell has its numbers, was found in the store, or failed with the sentence in `error`."""
 
@@ -48,4 +55,4 @@ class Finished:
     trace: str = ""
 
 
-Event = Started | Advanced | Waiting | Finished
+Event = Started | Advanced | Waiting | Noted | Finished

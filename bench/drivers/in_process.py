@@ -3,7 +3,8 @@
 Trainings come first, each followed by its model's quality and likelihood; timings come last and
 alternate. A cell's lock is held while it is trained or timed; the shards of a cell are claimed one by one.
 So any number of processes in one folder, started by hand or by a launcher, do every training and every shard
-once between them; what a process held when it died is free again.
+once between them; what a process held when it died is free again. While one trains a model, others take the
+next; what a launcher started trains a model of several micro-batches together, before all else.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from typing import Literal
 import filelock
 
 from bench.cells import Cell, Planner
-from bench.drivers.events import Advanced, Event, Finished, Started, Waiting
+from bench.drivers.events import Advanced, Event, Finished, Noted, Started, Waiting
+from bench.drivers.group import Group, GroupBroken
 from bench.drivers.pace import seconds_of_fixed_work
 from bench.drivers.place import ALONE, Place
 from bench.errors import CellFailed, UsageError
+from bench.memory import NARROWED, is_exhausted
 from bench.metrics.bits import Anchors, Bits
 from bench.metrics.certificates import Certificates
 from bench.metrics.quality import Floor, Quality
@@ -42,6 +45,7 @@ class InProcess:
         self.planner, self.bench, self.store, self.place = planner, bench, bench.store, place
         # Computing shares the machine with other computing, never with a timing.
         self._machine = machine_lock()
+        self._reported: set[str] = set()
         self._measurements: dict[str, Measurement] = {
             "anchors": Anchors(),
             "floor": Floor(),
@@ -54,20 +58,98 @@ class InProcess:
 
     def run(self) -> Iterator[Event]:
         """Everything the plan asks for that is missing; what is there is reported as cached."""
+        yield from self._together()
         for cell in self.planner.references():
             yield from self._shared(cell)
-        timings: list[Cell] = []
-        for label in self.planner.suite.models:
-            yield from self._model(label, timings)
+        timings: dict[str, list[Cell]] = {}
+        left = list(self.planner.suite.models)
+        while left:
+            # With nothing else to do, it waits for the first.
+            label = next((label for label in left if not self._elsewhere(label, left)), left[0])
+            left.remove(label)
+            yield from self._model(label, timings.setdefault(label, []))
         if self.place.leads:  # a timing has the machine to itself, whatever else runs here
-            yield from self._time(timings)
+            yield from self._time([cell for label in self.planner.suite.models for cell in timings[label]])
+
+    def _elsewhere(self, label: str, left: list[str]) -> bool:
+        """Whether another process trains a model now, or this one has yet to see to what it builds on."""
+        if self.store.is_finished(self.planner.training(label).key):
+            return False
+        if self.planner.suite.models[label].builds_on in left:
+            return True
+        try:
+            with self.store.lock(self.planner.training(label).key).acquire(timeout=0):
+                return False
+        except filelock.Timeout:
+            return True
+
+    def _together(self) -> Iterator[Event]:
+        """Trainings that processes of one launcher share; where one of them dies, each goes on by itself."""
+        shared = [
+            name for name, model in self.planner.suite.models.items() if model.training.micro_batches > 1
+        ]
+        if self.place.world == 1 or not shared:
+            return
+        group = Group.meet(self.place, self.bench.runtime.device)
+        if group is None:
+            yield Noted(
+                f"{' and '.join(shared)} will be trained by one process: the others did not come, or the "
+                "launcher did not set MASTER_ADDR and MASTER_PORT."
+            )
+            return
+        try:
+            for label in shared:
+                yield from self._train_together(label, group)
+        except GroupBroken as reason:
+            yield Noted(
+                f"A process left the others ({reason}): training goes on in one, from its checkpoint."
+            )
+        finally:
+            group.close()
+
+    def _train_together(self, label: str, group: Group) -> Iterator[Event]:
+        """One training, if process 0 finds that it is to be done."""
+        cell, started = self.planner.training(label), time.perf_counter()
+        base = self.planner.suite.models[label].builds_on
+        if base and cell.weights not in self._reported:
+            below = self.planner.training(base)
+            self._reported.add(below.key)
+            yield from self._guarded(below, self._train(below))
+        lock = self.store.lock(cell.key)
+        try:
+            free = group.rank == 0 and self._free(cell, lock)
+            if not group.told(int(free), self.bench.runtime.device):
+                return
+            members = group.first(self.planner.suite.models[label].training.micro_batches)
+            if group.rank < members.size:
+                yield from self._train(cell, members)
+            if group.rank == 0:
+                self._reported.add(cell.key)
+                yield Finished(cell, "ok", self.store.records(cell.key), time.perf_counter() - started)
+        except (GroupBroken, UsageError):
+            raise
+        except Exception as failure:  # alone it will fail again, and be reported
+            raise GroupBroken(f"{type(failure).__name__} in process {group.rank}") from failure
+        finally:
+            lock.release()
+
+    def _free(self, cell: Cell, lock: filelock.BaseFileLock) -> bool:
+        """Whether a training is to be done and nobody is at it; its lock is held then."""
+        if cell.weights and not self.store.is_finished(cell.weights):
+            return False
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            return False
+        self.store.discard_damage(cell.key)
+        return not self.store.is_finished(cell.key)
 
     def _model(self, label: str, timings: list[Cell]) -> Iterator[Event]:
         training = self.planner.training(label)
         if training.weights and not self.store.is_finished(training.weights):
             base = self.planner.suite.models[label].builds_on
             yield Finished(training, "skipped", error=f"{base}, which it builds on, was not trained")
-        else:
+        elif training.key not in self._reported:
             yield from self._guarded(training, self._train(training))
         family, native = self.planner.traits(label)
         if not self.store.is_finished(training.key):
@@ -108,12 +190,13 @@ class InProcess:
         finally:
             lock.release()
 
-    def _train(self, cell: Cell) -> Iterator[Event]:
-        self.store.begin(cell.key, cell.kind, cell.spec)
+    def _train(self, cell: Cell, group: Group | None = None) -> Iterator[Event]:
+        if group is None or group.rank == 0:
+            self.store.begin(cell.key, cell.kind, cell.spec)
         entry = self.planner.suite.models[str(cell.row["model"])]
         yield from self._machine_free(cell, timing=False)
         with self._machine.read_lock():
-            for index, at in enumerate(train_cell(cell, entry, self.bench)):
+            for index, at in enumerate(train_cell(cell, entry, self.bench, group)):
                 if index == 0:
                     yield Started(cell, at.step, at.steps)
                 else:
@@ -163,8 +246,13 @@ class InProcess:
                         continue
                     yield from self._machine_free(cell, timing=False)
                     with self._machine.read_lock():
-                        self._compute(cell, index)
+                        part = self._compute(cell, index)
                     computed += 1
+                    if NARROWED in part.info:
+                        used = part.info[NARROWED]
+                        yield Noted(
+                            f"{cell.label}, shard {index}: memory ran out; {used} images at a time did."
+                        )
                 yield Advanced(cell, self._done(cell), total)
             if not computed and any(not self._there(cell, index, seen) for index in missing):
                 if not waiting:
@@ -185,12 +273,13 @@ class InProcess:
             size for index, size in enumerate(cell.items) if self.store.part_path(cell.key, index).is_file()
         )
 
-    def _compute(self, cell: Cell, index: int) -> None:
+    def _compute(self, cell: Cell, index: int) -> Part:
         part = self._measurements[cell.kind].part(cell, index, self.bench)
         if cell.kind in TIMED:
             pace = seconds_of_fixed_work(self.bench.runtime.device)
             part = Part(part.arrays, {**part.info, PACE: pace})
         self.store.save_part(cell.key, index, part)
+        return part
 
     def _seal(self, cell: Cell) -> None:
         """Numbers are always made from what is on disk, so a resumed cell ends like any other."""
@@ -229,4 +318,11 @@ def _failed(cell: Cell, failure: Exception, seconds: float) -> Finished:
     if isinstance(failure, CellFailed):
         return Finished(cell, "failed", seconds=seconds, error=str(failure))
     sentence = f"{type(failure).__name__}: {' '.join(str(failure).split()) or 'no message'}"
+    if is_exhausted(failure):
+        remedy = (
+            "set training.micro_batches to 2 or more"
+            if cell.kind == "training"
+            else "make the batch or the model smaller"
+        )
+        sentence = f"memory ran out: {remedy} ({sentence})"
     return Finished(cell, "failed", seconds=seconds, error=sentence, trace=traceback.format_exc())

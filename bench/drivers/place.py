@@ -1,7 +1,8 @@
 """Which process of how many this one is, as torchrun, srun and mpirun say it in the environment.
 
-Processes share nothing but the results folder: no process group, no barrier. Each begins with shards of its
-own and then takes what is left, so a process that dies is missed by nobody.
+Processes share nothing but the results folder. Each begins with shards of its own and then takes what is
+left, so a process that dies is missed by nobody. Only those that train one model together form a group, see
+`bench.drivers.group`.
 """
 
 from __future__ import annotations
@@ -19,15 +20,24 @@ LAUNCHERS = {
     "mpiexec": ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),
 }
 """Variables of rank, number of processes and rank on this machine, the first that are set."""
+MEETING = ("MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Rank of this process among `world`, and `local`, its rank on this machine, which chooses its GPU."""
+    """Rank of this process among `world`, and `local`, its rank on this machine, which chooses its GPU.
+
+    meeting  host:port where processes that train together meet; empty where the launcher says none
+    hosted   whether the launcher waits for them there; else rank 0 does
+    attempt  how often the launcher started all of them again
+    """
 
     rank: int = 0
     world: int = 1
     local: int = 0
+    meeting: str = ""
+    hosted: bool = False
+    attempt: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world:
@@ -47,7 +57,7 @@ class Place:
     def taken(cls) -> Place:
         """As the launcher says, its variables taken away: libraries would form a process group by them."""
         place = cls.of()
-        for name in (*(one for names in LAUNCHERS.values() for one in names), "MASTER_ADDR", "MASTER_PORT"):
+        for name in (*(one for names in LAUNCHERS.values() for one in names), *MEETING):
             os.environ.pop(name, None)
         return place
 
@@ -57,12 +67,22 @@ class Place:
         for rank, world, local in LAUNCHERS.values():
             if rank in environment and world in environment:
                 return cls(
-                    _number(rank, environment), _number(world, environment), _number(local, environment, "0")
+                    _number(rank, environment),
+                    _number(world, environment),
+                    _number(local, environment, "0"),
+                    _meeting(environment),
+                    environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
+                    _number("TORCHELASTIC_RESTART_COUNT", environment, "0"),
                 )
         return cls()
 
 
 ALONE = Place()
+
+
+def _meeting(environment: Mapping[str, str]) -> str:
+    host, port = (environment.get(name, "") for name in MEETING)
+    return f"{host}:{_number('MASTER_PORT', environment)}" if host and port else ""
 
 
 def _number(name: str, environment: Mapping[str, str], default: str = "") -> int:

@@ -18,6 +18,7 @@ import numpy as np
 
 from bench import registry
 from bench.cells import Cell
+from bench.memory import halving, narrowed, said
 from bench.metrics.anchors import anchors
 from bench.metrics.marginal_nll import evaluate_marginal_nll
 from bench.metrics.nll import NATS, VARIANCES, bits_per_dimension, evaluate_nll, standard_errors
@@ -43,10 +44,15 @@ class Bits:
 
     def part(self, cell: Cell, index: int, bench: Workbench) -> Part:
         """Nats of each image of one shard, with the parts they consist of."""
+        asked = cell.spec["likelihood"]["batch"]
+        part, used = halving(asked, lambda batch: self._part(cell, index, bench, batch))
+        return Part(part.arrays, {**part.info, **narrowed(used, asked)})
+
+    def _part(self, cell: Cell, index: int, bench: Workbench, batch: int) -> Part:
         settings, model, shard = cell.spec["likelihood"], bench.model(cell), cell.shard(index)
         device = bench.runtime.device
         pixels = bench.pixels(settings["split"])[shard.start : shard.stop].to(device)
-        how = {"seed": cell.spec["seed"], "batch": settings["batch"], "shard": index, **settings["options"]}
+        how = {"seed": cell.spec["seed"], "batch": batch, "shard": index, **settings["options"]}
         started = time.perf_counter()
         try:
             found = evaluate_nll(model, pixels, **how)
@@ -91,7 +97,9 @@ class Bits:
             n=n,
             seconds=sum(part.info["seconds"] for part in parts),
         )
-        protocol = f"{info['protocol']}, {bench.data.name} {cell.spec['likelihood']['split']} n={n}"
+        settings = cell.spec["likelihood"]
+        fewer = said(parts, settings["batch"])
+        protocol = f"{info['protocol']}, {bench.data.name} {settings['split']} n={n}{fewer}"
         names = [name for name in parts[0].arrays if name not in TERMS]
         arrays = {name: np.concatenate([part.arrays[name] for part in parts]) for name in names}
         records = []
@@ -105,9 +113,9 @@ class Bits:
         records.sort(key=lambda record: record.metric != METRIC)
         errors = standard_errors(arrays, dims, info["draws"])
         for name, value in errors.items() if len(errors) > 1 else ():
-            said = f"{protocol}; one standard error, which has no interval of its own"
+            with_error = f"{protocol}; one standard error, which has no interval of its own"
             metric = f"{METRIC} (standard error, {name})"
-            records.append(row(metric=metric, value=value, protocol=said, kind=info["kind"]))
+            records.append(row(metric=metric, value=value, protocol=with_error, kind=info["kind"]))
         if "ladder" in info:
             records.append(row(**_finer(info["ladder"], protocol), kind=info["kind"]))
         return records

@@ -15,6 +15,7 @@ import torch
 
 from bench.cells import Cell
 from bench.errors import CellFailed
+from bench.memory import halving, narrowed, said
 from bench.metrics.alignment import judged, share_records
 from bench.metrics.frechet import FrechetEstimate, group_frechet
 from bench.metrics.moments import BlockMoments
@@ -37,8 +38,8 @@ class Quality:
 
     def part(self, cell: Cell, index: int, bench: Workbench) -> Part:
         """Sample one shard and reduce it to moments."""
-        started = time.perf_counter()
-        pixels, nfe = sample_shard(cell, index, bench)
+        started, asked = time.perf_counter(), cell.spec["sampling"]["batch"]
+        (pixels, nfe), used = halving(asked, lambda batch: sample_shard(cell, index, bench, batch))
         arrays = {"pixels": pixels.cpu().numpy()}
         if cell.spec["prompts"] == "test":
             features = bench.features.extract(pixels).cpu().numpy()
@@ -47,18 +48,20 @@ class Quality:
             arrays |= moments.to_arrays()
         if bench.model(cell).conditioning.kind != "none":
             arrays |= judged(pixels, cell.spec["prompts"], cell.shard(index), bench)
-        return Part(arrays, {"nfe": nfe, "seconds": time.perf_counter() - started})
+        cost = {"nfe": nfe, "seconds": time.perf_counter() - started}
+        return Part(arrays, cost | narrowed(used, asked))
 
     def records(self, cell: Cell, parts: list[Part], bench: Workbench) -> list[Record]:
         """Distances to the training images, shares of conditions met, and what it took."""
         sizes = np.asarray(cell.items)
         nfe = float((np.asarray([part.info["nfe"] for part in parts]) * sizes).sum() / sizes.sum())
         cost = {"nfe": nfe, "seconds": sum(part.info["seconds"] for part in parts)}
-        shares = share_records(cell, [part.arrays for part in parts], bench, **cost)
-        if cell.spec["prompts"] != "test":
-            return shares
-        moments = BlockMoments.merged([BlockMoments.from_arrays(part.arrays) for part in parts])
-        return [*distance_records(cell, moments, bench, **cost), *shares]
+        records = share_records(cell, [part.arrays for part in parts], bench, **cost)
+        if cell.spec["prompts"] == "test":
+            moments = BlockMoments.merged([BlockMoments.from_arrays(part.arrays) for part in parts])
+            records = [*distance_records(cell, moments, bench, **cost), *records]
+        how = said(parts, cell.spec["sampling"]["batch"])
+        return [record.replace(protocol=record.protocol + how) for record in records] if how else records
 
 
 class Floor:
@@ -114,8 +117,8 @@ def _protocol(metric: str, found: FrechetEstimate, bench: Workbench, group: int)
     return f"{metric}@{group} [{bench.features.identity}, unresized, {reference}, {groups}, {found.method}]"
 
 
-def sample_shard(cell: Cell, index: int, bench: Workbench) -> tuple[torch.Tensor, float]:
-    """The images of one shard, uint8 (n, C, H, W), and the evaluations each took."""
+def sample_shard(cell: Cell, index: int, bench: Workbench, batch: int) -> tuple[torch.Tensor, float]:
+    """The images of one shard, uint8 (n, C, H, W), `batch` at a time, and the evaluations each took."""
     settings, seed, model = cell.spec["sampling"], cell.spec["seed"], bench.model(cell)
     sampler = make_sampler(settings)
     images = cell.shard(index)
@@ -123,8 +126,8 @@ def sample_shard(cell: Cell, index: int, bench: Workbench) -> tuple[torch.Tensor
     batches = []
     eager = settings["execution"] == "eager"
     with torch.inference_mode(), counted(*bench.networks(cell) if eager else ()) as evaluations:
-        for start in range(images.start, images.stop, settings["batch"]):
-            chosen = range(start, min(start + settings["batch"], images.stop))
+        for start in range(images.start, images.stop, batch):
+            chosen = range(start, min(start + batch, images.stop))
             told = bench.prompts(cell, chosen)
             batches.append(_sample_batch(model, sampler, Seeds(seed, chosen, stream), told, cell, index))
     nfe = evaluations.rows / len(images) if eager else eager_evaluations(cell, bench)

@@ -9,7 +9,8 @@ import pytest
 from bench.errors import UsageError
 from bench.run import make_planner
 from bench.runtime import Runtime
-from bench.suite import builtin_names, load_suite, select
+from bench.suite import load_suite, select
+from bench.suite_text import builtin_names
 
 
 @pytest.mark.parametrize("name", builtin_names())

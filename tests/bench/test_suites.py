@@ -10,7 +10,8 @@ from bench.drivers.in_process import InProcess
 from bench.run import make_planner
 from bench.runtime import Runtime
 from bench.store import Store
-from bench.suite import builtin_names, load_suite
+from bench.suite import load_suite
+from bench.suite_text import builtin_names
 from bench.workbench import Workbench, check_models
 
 
@@ -52,7 +53,7 @@ def test_real_scenes_show_what_their_captions_say(tmp_path: Path) -> None:
     bench = Workbench(planner.data, Store(tmp_path), planner.runtime, planner.suite.quality.features)
     (cell,) = [cell for cell in planner.references() if cell.kind == "floor"]
     driver = InProcess(planner, bench)
-    (finished,) = [e for e in driver._guarded(cell, driver._parts(cell)) if hasattr(e, "records")]
+    (finished,) = [e for e in driver._shared(cell) if hasattr(e, "records")]
     values = {record.metric: record for record in finished.records}
     assert values["correct scenes"].value >= 0.999
     assert values["correct scenes"].low <= values["correct scenes"].value <= values["correct scenes"].high
