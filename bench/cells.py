@@ -109,6 +109,8 @@ class Planner:
         model = self.suite.models[label]
         config = model.training.model_dump()
         del config["checkpoint_every"]  # where it may be killed does not change what it becomes
+        if config["micro_batches"] == 1:
+            del config["micro_batches"]
         spec = {
             **self._dataset,
             "model": self._model(label),

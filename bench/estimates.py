@@ -17,7 +17,7 @@ from typing import Any
 
 from bench.cells import Cell
 from bench.identity import content_key
-from bench.store import CELL, DONE, Store
+from bench.store import CELL, Store
 
 _IRRELEVANT = {"seed", "weights", "code", "runtime", "hardware", "data", "features", "builds_on"}
 
@@ -41,7 +41,7 @@ def _costs(store: Store) -> dict[str, list[float]]:
     costs = {}
     for key in store:
         folder = store.folder(key)
-        if (folder / DONE).is_file():
+        if store.is_finished(key):
             stored = json.loads((folder / CELL).read_text())
             seconds = max((r.seconds or 0.0 for r in store.records(key)), default=0.0)
             costs[workload(stored["kind"], stored["spec"])] = [round(seconds, 3), store.size(key)]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import json
 import os
+import platform
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +20,21 @@ if TYPE_CHECKING:
     import numpy as np
 
 TEMPORARY = ".tmp-"
-"""Prefix of unfinished files: `<prefix><pid>-…`, swept once that process is gone."""
+"""Prefix of unfinished files: `<prefix><host>-<pid>-…`, swept once that process is gone."""
+ABANDONED = 24 * 3600.0
+"""Seconds after which an unfinished file of another machine's process counts as left behind."""
+
+
+@functools.cache
+def _host() -> str:
+    """This machine in eight digits: a process number means something on one machine alone."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path` atomically; an error (a full disk, say) leaves what was there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f"{TEMPORARY}{os.getpid()}-", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f"{TEMPORARY}{_host()}-{os.getpid()}-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -74,11 +86,33 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         return arrays, json.loads((file.metadata() or {}).get("info", "{}"))
 
 
-def stale_temporaries(root: Path) -> list[Path]:
+def stale_temporaries(root: Path, pattern: str = f"**/{TEMPORARY}*") -> list[Path]:
     """Unfinished files under `root` whose process is gone."""
-    found = []
-    for path in root.rglob(f"{TEMPORARY}*"):
-        pid = path.name.removeprefix(TEMPORARY).split("-", 1)[0]
-        if not (pid.isdigit() and Path(f"/proc/{pid}").exists()):
-            found.append(path)
-    return sorted(found)
+    return sorted(path for path in root.glob(pattern) if _is_abandoned(path))
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that are gone left unfinished in a folder."""
+    for path in stale_temporaries(folder, f"{TEMPORARY}*"):
+        path.unlink(missing_ok=True)
+
+
+def _is_abandoned(path: Path) -> bool:
+    host, _, rest = path.name.removeprefix(TEMPORARY).partition("-")
+    pid = rest.partition("-")[0]
+    if host == _host() and pid.isdigit():
+        return not _is_alive(int(pid))
+    try:
+        return time.time() - path.stat().st_mtime > ABANDONED
+    except FileNotFoundError:
+        return False
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -18,7 +18,14 @@ SCHEMA = 1
 """Layout version of cells and records; part of every key."""
 
 
-COMPUTING = ("kernels", "models", "bench.metrics", "bench.training", "bench.train_cell")
+COMPUTING = (
+    "kernels",
+    "models",
+    "bench.metrics",
+    "bench.training",
+    "bench.train_cell",
+    "bench.drivers.group",
+)
 """Where numbers are made. What only plans, stores or shows them may change without making them again."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from bench.cells import shard_sizes
 from bench.errors import UsageError, unknown
 from bench.identity import code_sha256, content_key, file_sha256
 from bench.records import Record, to_frame
-from bench.run import RUN, read_records
+from bench.run import RUN, read_records, read_run
 from bench.store import DONE, Part, Store
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def _made_from(folder: Path, store: Store) -> str:
 
 def _shown_run(folder: Path) -> dict[str, Any]:
     """run.json with the calls that computed something: asking again does not change a report."""
-    run: dict[str, Any] = json.loads((folder / RUN).read_text())
+    run = read_run(folder)
     calls = run["provenance"]
     return {**run, "provenance": [call for call in calls if call["computed"]] or calls[:1]}
 

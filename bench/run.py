@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import filelock
 
@@ -27,9 +27,6 @@ from bench.records import Record, from_rows, to_frame, to_rows
 from bench.runtime import Runtime
 from bench.store import Store
 from bench.suite import Suite
-
-if TYPE_CHECKING:
-    pass
 
 RUN = "run.json"
 RESULTS = "results"
@@ -129,6 +126,7 @@ def write_results(run: Run, finished: Sequence[Finished], call: dict[str, Any]) 
     """run.json, traces of failures and the tables; two calls in one folder take turns."""
     run.folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(run.folder / ".lock"):
+        files.sweep(run.folder)
         computed = sum(1 for event in finished if event.outcome == "ok")
         _append_call(run, {**call, "computed": computed, "cached": _count(finished, "cached")})
         for event in finished:
@@ -158,7 +156,7 @@ def _records(run: Run, event: Finished) -> list[Record]:
 
 def _append_call(run: Run, call: dict[str, Any]) -> None:
     path = run.folder / RUN
-    old = json.loads(path.read_text()) if path.is_file() else {}
+    old = _earlier_calls(path)
     files.write_json(
         path,
         {
@@ -169,6 +167,17 @@ def _append_call(run: Run, call: dict[str, Any]) -> None:
             "provenance": [*old.get("provenance", []), call],
         },
     )
+
+
+def _earlier_calls(path: Path) -> dict[str, Any]:
+    """run.json as it was; a damaged one is put aside and begun anew, for the numbers are not in it."""
+    if not path.is_file():
+        return {}
+    try:
+        return read_run(path.parent)
+    except UsageError:
+        path.replace(path.with_suffix(".damaged"))
+        return {}
 
 
 def write_tables(folder: Path, records: Sequence[Record]) -> None:
@@ -184,6 +193,20 @@ def write_tables(folder: Path, records: Sequence[Record]) -> None:
     files.write_bytes(folder / f"{RESULTS}.parquet", buffer.getvalue())
 
 
+def read_run(folder: Path) -> dict[str, Any]:
+    """run.json of a run's folder, its calls and suite being there."""
+    path = folder / RUN
+    try:
+        run = dict(json.loads(path.read_bytes()))
+        if run["provenance"] and run["spec"]["resolved"]["name"]:
+            return run
+    except FileNotFoundError:
+        raise UsageError(f"{folder} holds no {RUN}: give the folder of a run.") from None
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise UsageError(f"{path} is damaged: run the suite again to make it anew.")
+
+
 def read_records(folder: Path) -> list[Record]:
     """The records of a run's folder."""
     path = folder / f"{RESULTS}.json"
@@ -195,7 +218,7 @@ def read_records(folder: Path) -> list[Record]:
         run = folder / RUN
         version = json.loads(run.read_text()).get("schema", 1) if run.is_file() else schema.VERSION
         return from_rows(schema.migrated(json.loads(path.read_text()), version, str(folder)))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(f"{path} cannot be read ({error}): run the suite again to make it anew.") from error
 
 

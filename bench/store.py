@@ -62,9 +62,17 @@ class Store:
 
     def lock(self, key: str) -> filelock.BaseFileLock:
         """Held by the one process that works on a cell; the kernel frees it when that process dies."""
-        path = self.root / "locks" / f"{key}.lock"
+        path = self.lock_path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         return filelock.FileLock(path)
+
+    def lock_path(self, key: str) -> Path:
+        """The file of a cell's lock, there or not."""
+        return self.root / "locks" / f"{key}.lock"
+
+    def claims_path(self, key: str) -> Path:
+        """The file whose bytes are the claims on a cell's parts."""
+        return self.root / "locks" / f"{key}.parts"
 
     @contextlib.contextmanager
     def claim(self, key: str, index: int) -> Iterator[bool]:
@@ -72,8 +80,9 @@ class Store:
 
         A claim is a byte of one file a cell; a process holds one at a time, since closing the file frees all.
         """
-        path = self.root / "locks" / f"{key}.parts"
+        path = self.claims_path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
+        # A byte-range lock, not flock: it is one byte's, and file systems of clusters have it too.
         with path.open("a+b") as file:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, index)
@@ -82,10 +91,23 @@ class Store:
                 return
             yield True
 
+    def is_claimed(self, key: str) -> bool:
+        """Whether a process works on any part of a cell now."""
+        path = self.claims_path(key)
+        if not path.is_file():
+            return False
+        with path.open("a+b") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return True
+        return False
+
     def begin(self, key: str, kind: str, spec: Mapping[str, Any]) -> Path:
         """The folder of a cell about to be computed, its specification written."""
         folder = self.folder(key)
         folder.mkdir(parents=True, exist_ok=True)
+        files.sweep(folder)
         files.write_json(folder / CELL, {"schema": SCHEMA, "kind": kind, "key": key, "spec": spec})
         return folder
 
@@ -115,6 +137,7 @@ class Store:
         names = sorted(p.name for p in folder.iterdir() if p.name != DONE and files.TEMPORARY not in p.name)
         manifest = {n: [(folder / n).stat().st_size, file_sha256(folder / n)] for n in names}
         files.write_json(folder / DONE, manifest)
+        files.sweep(folder)
 
     def is_finished(self, key: str) -> bool:
         """Whether the cell is sealed and every file has its recorded size, the numbers also their hash."""
@@ -125,14 +148,13 @@ class Store:
         folder = self.folder(key)
         if not (folder / DONE).is_file():
             return []
-        try:
-            manifest = json.loads((folder / DONE).read_text())
-        except ValueError:
+        manifest = _manifest(folder / DONE)
+        if manifest is None:
             return [DONE]
         bad = []
         for name, (size, sha256) in manifest.items():
             path = folder / name
-            hashed = thorough or name == RECORDS
+            hashed = thorough or name in (RECORDS, CELL)
             if not path.is_file() or path.stat().st_size != size or (hashed and file_sha256(path) != sha256):
                 bad.append(name)
         return bad
@@ -144,10 +166,18 @@ class Store:
             (self.folder(key) / name).unlink(missing_ok=True)
         return bad
 
+    def sealed(self, key: str) -> dict[str, tuple[int, str]] | None:
+        """Size and SHA-256 of a cell's files by name, as sealed; None without a seal that can be read."""
+        path = self.folder(key) / DONE
+        return _manifest(path) if path.is_file() else None
+
+    def told(self, key: str) -> dict[str, Any]:
+        """What is said of a cell: `schema`, `kind`, `key` and `spec`."""
+        return dict(json.loads((self.folder(key) / CELL).read_bytes()))
+
     def spec(self, key: str) -> dict[str, Any]:
         """What the key is the hash of."""
-        spec: dict[str, Any] = json.loads((self.folder(key) / CELL).read_text())["spec"]
-        return spec
+        return dict(self.told(key)["spec"])
 
     def records(self, key: str) -> list[Record]:
         """The numbers of a finished cell."""
@@ -194,6 +224,17 @@ class Store:
         shutil.rmtree(self.folder(key), ignore_errors=True)
         for suffix in ("lock", "parts"):
             (self.root / "locks" / f"{key}.{suffix}").unlink(missing_ok=True)
+
+
+def _manifest(path: Path) -> dict[str, tuple[int, str]] | None:
+    """Size and SHA-256 by file, as the seal says; None where it does not say."""
+    try:
+        found = json.loads(path.read_bytes())
+        named = {str(name): (int(size), str(sha256)) for name, (size, sha256) in found.items()}
+    except (ValueError, TypeError, AttributeError):
+        return None
+    whole = RECORDS in named and CELL in named and all(Path(name).name == name for name in named)
+    return named if whole else None
 
 
 def machine_lock() -> filelock.ReadWriteLock:

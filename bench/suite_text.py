@@ -7,6 +7,7 @@ person may write.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -122,6 +123,8 @@ class _Plain:
             return [self.value(inner, (*place, str(index))) for index, inner in enumerate(value)]
         if isinstance(value, str):
             return self.text(value, place)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self.refused(place, f"is {value}: write a finite number")
         if value is None or isinstance(value, bool | float):
             return value
         if isinstance(value, int) and abs(value) < 2**63:

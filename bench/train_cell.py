@@ -79,7 +79,7 @@ def _record(cell: Cell, trained: ImageModel, trainer: Trainer, bench: Workbench)
 
 def _shared(config: dict[str, Any], trainer: Trainer) -> str:
     """How the work of a step was divided, where it was."""
-    if config["micro_batches"] == 1:
+    if "micro_batches" not in config:
         return ""
     processes = 1 if trainer.group is None else trainer.group.size
     return f"in {config['micro_batches']} micro-batches by {processes} process{'es' * (processes > 1)}, "

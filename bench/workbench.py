@@ -124,7 +124,7 @@ class Workbench:
             if found != wanted:
                 raise CellFailed(
                     f"{WEIGHTS} of {record.model} has SHA-256 {found[:12]}… instead of "
-                    f"{wanted[:12]}…: run `noisebench doctor --fix` and start again"
+                    f"{wanted[:12]}…: run `noisebench doctor --repair` and start again"
                 )
             self._models[key] = load_model(self.store.spec(key)["model"], path, self.runtime.device)
         return self._models[key]

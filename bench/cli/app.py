@@ -313,18 +313,20 @@ def verify(
     return OK if show_verification(suite, as_json) else FAILED
 
 
-@app.command(epilog=examples("doctor", "doctor --fix", "doctor --prune --json"))
+@app.command(epilog=examples("doctor", "doctor --repair", "doctor --prune --json"))
 def doctor(
     results: Results = RESULTS,
-    fix: Annotated[bool, typer.Option("--fix", help="Remove what is damaged or left over.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", "--fix", help="Remove what is damaged or left over.")
+    ] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Also remove cells that no run shows.")] = False,
     as_json: Json = False,
 ) -> int:
-    """Check the installation and every file of the store; with --fix remove what is damaged."""
+    """Check the installation and every file of the store; with --repair remove what is damaged."""
     from bench.cli.tables import show_examination
     from bench.doctor import examine
 
-    found = examine(results, fix=fix, prune=prune)
+    found = examine(results, repair=repair, prune=prune)
     show_examination(found, as_json)
     return OK if found.healthy else FAILED
 

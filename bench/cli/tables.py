@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import registry
-from bench.errors import unknown
+from bench.errors import UsageError, unknown
 from bench.estimates import Estimator
 from bench.suite import METRICS, load_suite
 from bench.suite_text import builtin_names
@@ -152,13 +153,15 @@ def _measures() -> list[dict[str, Any]]:
 
 def _runs(results: Path) -> list[dict[str, Any]]:
     from bench.present import run_folders
+    from bench.run import read_run
 
     rows = []
     for folder in run_folders(results):
-        run = json.loads((folder / "run.json").read_text())
-        call = run["provenance"][-1]
-        suite = run["spec"]["passed"]
-        rows.append({"run": folder.name, "suite": suite, "last call": call["time"], "folder": str(folder)})
+        row = {"run": folder.name, "suite": "damaged: see doctor", "last call": "", "folder": str(folder)}
+        with contextlib.suppress(UsageError):
+            run = read_run(folder)
+            row |= {"suite": run["spec"]["passed"], "last call": run["provenance"][-1]["time"]}
+        rows.append(row)
     return rows
 
 
@@ -195,11 +198,11 @@ def show_examination(found: Examination, as_json: bool) -> None:
     for name, value in found.environment.items():
         console.print(f"{name:14} {value}")
     console.print(
-        f"{'store':14} {found.cells} finished cells, {found.unfinished} unfinished, "
-        f"{found.bytes / 1e6:.1f} MB"
+        f"{'store':14} {found.cells} finished cells, {found.unfinished} unfinished, {found.busy} at work, "
+        f"{found.bytes / 1e6:.1f} MB; {found.free / 1e9:.1f} GB free"
     )
     for finding in found.findings:
         console.print(f"{'fixed' if finding.fixed else 'found':6} {finding.what}", markup=False)
     console.print(
-        "All well." if found.healthy else "Run `noisebench doctor --fix` to remove what is damaged."
+        "All well." if found.healthy else "Run `noisebench doctor --repair` to remove what is damaged."
     )

@@ -5,13 +5,13 @@ Shapes: n images, C channels, H height, W width.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from bench.images.source import ImageSource
+from models.names import shown
 
 LABELS = ("arr_1", "labels", "label")
 """Arrays of an .npz that hold a label an image, where there is one."""
@@ -37,8 +37,8 @@ class ArrayImages(ImageSource):
         """The array of a file; no pickled object is loaded."""
         try:
             found = np.load(path, allow_pickle=False)
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} holds no plain arrays ({error}).") from None
+        except Exception as error:  # numpy reads headers with Python's tokeniser, which raises much
+            raise ValueError(f"{path} holds no plain arrays ({shown(error)}).") from None
         if isinstance(found, np.ndarray):
             return cls(found, path.name, n)
         names = list(found.files)
@@ -54,8 +54,11 @@ class ArrayImages(ImageSource):
             if beside is not None and (beside.ndim != 1 or beside.dtype.kind not in "iuUS"):
                 beside = None
             return cls(found[key or names[0]], path.name, n, beside)
-        except (zipfile.BadZipFile, OSError, EOFError) as error:
-            raise ValueError(f"{path} is damaged ({error}).") from None
+        except ValueError as error:
+            said = str(error)
+            raise ValueError(said if path.name in said else f"{path} is damaged ({shown(said)}).") from None
+        except Exception as error:  # whatever a damaged archive raises
+            raise ValueError(f"{path} is damaged ({shown(error)}).") from None
 
     def __len__(self) -> int:
         return len(self.pixels)

@@ -14,6 +14,8 @@ import warnings
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from models.names import shown
+
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """Files that are taken for images."""
 
@@ -39,10 +41,10 @@ def decode(data: bytes) -> np.ndarray:
         raise Unreadable("is no image" if data else "is empty") from None
     except Image.DecompressionBombError:
         raise Unreadable("is larger than an image may be") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        if isinstance(error, Unreadable):
-            raise
-        raise Unreadable(f"is damaged ({error})") from None
+    except Unreadable:
+        raise
+    except Exception as error:  # decoders raise whatever reading nonsense leads to
+        raise Unreadable(f"is damaged ({shown(error)})") from None
     return plain(image)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from bench.images.decode import ENDINGS, Unreadable, decode
 from bench.images.source import Damaged, DamagedImages, ImageSource
+from models.names import shown
 
 AHEAD = 256
 """Images that are read and decoded ahead of their use, at most."""
@@ -81,8 +82,8 @@ class ImageFiles(ImageSource):
             return decode(self.read(member))
         except Unreadable as reason:
             return str(reason)
-        except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-            return f"cannot be read ({error})"
+        except Exception as error:  # an archive raises whatever its decompressors do
+            return f"cannot be read ({shown(error) or type(error).__name__})"
 
     def _damaged(self, name: str, reason: str) -> None:
         self.damaged.append(Damaged(name, reason))
@@ -118,8 +119,8 @@ class Zip(ImageFiles):
     def __init__(self, where: Path, n: int | None, skip_damaged: bool) -> None:
         try:
             self.archive = zipfile.ZipFile(where)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise ValueError(f"{where} is no zip archive ({error}).") from None
+        except Exception as error:  # whatever a damaged directory of members raises
+            raise ValueError(f"{where} is no zip archive ({shown(error)}).") from None
         super().__init__(where, n, skip_damaged)
 
     def find(self) -> list[Any]:
@@ -137,22 +138,27 @@ class Zip(ImageFiles):
             return file.read(min(self.size(member), LARGEST))
 
 
+class NoColumn(ValueError):
+    """A table has no column of images, or several."""
+
+
 class Parquet(ImageFiles):
     """A parquet file with a column of encoded images: bytes, or structs of `bytes` and `path` as on hubs."""
 
     def __init__(self, where: Path, n: int | None, skip_damaged: bool, column: str = "") -> None:
-        import pyarrow
         import pyarrow.parquet
 
         try:
             schema = pyarrow.parquet.read_schema(where)
             columns = [_column(schema, column, where), *(["label"] if "label" in schema.names else [])]
             table = pyarrow.parquet.read_table(where, columns=columns)
-        except (pyarrow.ArrowException, OSError) as error:
-            raise ValueError(f"{where} is no parquet file ({str(error).splitlines()[0]}).") from None
-        cells = table.column(0).to_pylist()
+            cells = table.column(0).to_pylist()
+            told = table.column("label").to_pylist() if "label" in table.column_names else []
+        except NoColumn:
+            raise
+        except Exception as error:  # Arrow's own, and those of what its values are turned into
+            raise ValueError(f"{where} is no parquet file ({shown(error)}).") from None
         self.cells = [cell.get("bytes") if isinstance(cell, dict) else cell for cell in cells]
-        told = table.column("label").to_pylist() if "label" in table.column_names else []
         self.told = ["" if label is None else str(label) for label in told]
         super().__init__(where, n, skip_damaged)
 
@@ -187,4 +193,4 @@ def _column(schema: Any, wanted: str, where: Path) -> str:
         return wanted or fitting[0]
     listed = ", ".join(fitting) or "none"
     asked = f"no column {wanted!r} of images" if wanted else "not exactly one column of images"
-    raise ValueError(f"{where} has {asked}: those with encoded images are: {listed}.")
+    raise NoColumn(f"{where} has {asked}: those with encoded images are: {shown(listed, 400)}.")

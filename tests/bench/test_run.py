@@ -214,7 +214,7 @@ def test_a_damaged_cell_is_found_and_made_again(finished: Path, noisebench: Call
     examined = noisebench("doctor", "--results", results, "--json")
     assert examined.returncode == 1
     assert part.name in json.loads(examined.stdout)["findings"][0]["what"]
-    assert noisebench("doctor", "--results", results, "--fix").returncode == 0
+    assert noisebench("doctor", "--results", results, "--repair").returncode == 0
     process = _start(finished, "tiny.yaml")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
