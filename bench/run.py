@@ -144,7 +144,9 @@ def _records(run: Run, event: Finished) -> list[Record]:
     """A cell's records as this run shows them; a failed cell is one row that says why."""
     named = {"run": run.name, "suite": run.suite.name}
     if event.outcome in ("ok", "cached"):
-        return [record.replace(**named) for record in event.records]
+        # A cell is known by what it is, and each suite calls its models what it likes.
+        called = {name: event.cell.row[name] for name in ("model", "options") if name in event.cell.row}
+        return [record.replace(**named, **called) for record in event.records]
     metric = {"quality": "quality", "likelihood": "bits/dim"}.get(event.cell.kind, event.cell.kind)
     row = {**event.cell.row, **named, "dataset": run.suite.dataset, "metric": metric}
     if "weights_sha256" not in row or event.outcome == "skipped":

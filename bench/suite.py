@@ -21,6 +21,8 @@ from models.names import shown
 Metric = Literal["quality", "likelihood", "throughput", "certificates", "scaling"]
 METRICS: tuple[Metric, ...] = ("quality", "likelihood", "throughput", "certificates", "scaling")
 DEFAULT_METRICS: tuple[Metric, ...] = METRICS[:-1]
+LONGEST_LABEL = 80
+"""Characters of a model's name."""
 SHORT = {"nll": "likelihood", "fid": "quality"}
 """What people call metrics on the command line."""
 
@@ -173,6 +175,7 @@ class Suite(Strict):
         defaults = data.get("training") or {}
         models = {}
         for label, entry in data["models"].items():
+            _check_label(label)
             if entry is not None and not isinstance(entry, str | dict):
                 raise ValueError(f"models.{shown(label)} is a name or a mapping, and not {shown(entry)}")
             entry = {"model": entry} if isinstance(entry, str) else dict(entry or {})
@@ -206,6 +209,16 @@ class Suite(Strict):
     def digest(self) -> str:
         """First twelve hex digits of the SHA-256 of the resolved suite."""
         return content_key(self.model_dump(mode="json", exclude={"description"}))[:12]
+
+
+def _check_label(label: object) -> None:
+    """Names of models stand in lines, lists and tables, and are chosen by `--models a,b`."""
+    text = str(label)
+    if not text.isprintable() or text != text.strip() or not 0 < len(text) <= LONGEST_LABEL or "," in text:
+        raise ValueError(
+            f"models.{shown(text)}: the name of a model has 1 to {LONGEST_LABEL} printable characters, no "
+            "comma, and no space at its ends"
+        )
 
 
 def _valid_keys(location: Sequence[int | str]) -> list[str]:

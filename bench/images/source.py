@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models.names import shown
+
 
 @dataclass(frozen=True)
 class Damaged:
@@ -21,7 +23,7 @@ class Damaged:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.name} {self.reason}"
+        return f"{shown(self.name, 120)} {self.reason}"
 
 
 class DamagedImages(ValueError):

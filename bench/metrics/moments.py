@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+ROWS = 256
+"""Rows of a scatter that are worked on at a time."""
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -44,12 +47,12 @@ class Moments:
     @classmethod
     def of(cls, features: np.ndarray) -> Moments:
         """Moments of the rows of (n, d), by the two-pass formula."""
-        rows = np.asarray(features, np.float64)
-        if rows.ndim != 2 or not len(rows):
-            raise ValueError(f"features must be (n, d) with n ≥ 1, not {rows.shape}.")
-        mean = rows.mean(0)
-        centred = rows - mean
-        return cls(len(rows), mean, centred.T @ centred, centred if len(rows) <= len(mean) else None)
+        centred = np.array(features, np.float64)
+        if centred.ndim != 2 or not len(centred):
+            raise ValueError(f"features must be (n, d) with n ≥ 1, not {centred.shape}.")
+        mean = centred.mean(0)
+        centred -= mean
+        return cls(len(centred), mean, centred.T @ centred, centred if len(centred) <= len(mean) else None)
 
     @property
     def dims(self) -> int:
@@ -62,23 +65,29 @@ class Moments:
             raise ValueError(
                 f"moments of {len(self.mean)} and of {len(other.mean)} dimensions do not belong together."
             )
-        n = self.n + other.n
-        shift = other.mean - self.mean
-        centred = None
-        if n <= self.dims and self.centred is not None and other.centred is not None:
-            moved = (self.centred - shift * (other.n / n), other.centred + shift * (self.n / n))
-            centred = np.concatenate(moved)
-        between = np.outer(shift, shift)
-        between *= self.n * other.n / n
-        between += self.scatter
-        between += other.scatter
-        return Moments(n, self.mean + shift * (other.n / n), between, centred)
+        return merge_in_place(Moments(self.n, self.mean, self.scatter.copy(), self.centred), other)
 
     def covariance(self) -> np.ndarray:
         """Unbiased covariance: scatter / (n − 1)."""
         if self.n < 2:
             raise ValueError(f"a covariance needs at least 2 samples, and there is {self.n}.")
         return self.scatter / (self.n - 1)
+
+
+def merge_in_place(a: Moments, b: Moments) -> Moments:
+    """`a.merge(b)`, bit for bit, in the memory of a's scatter, which no longer is a's."""
+    n, shift = a.n + b.n, b.mean - a.mean
+    centred = None
+    if n <= a.dims and a.centred is not None and b.centred is not None:
+        centred = np.concatenate((a.centred - shift * (b.n / n), b.centred + shift * (a.n / n)))
+    for start in range(0, a.dims, ROWS):
+        rows = slice(start, start + ROWS)
+        between = np.outer(shift[rows], shift)
+        between *= a.n * b.n / n
+        between += a.scatter[rows]
+        between += b.scatter[rows]
+        a.scatter[rows] = between
+    return Moments(n, a.mean + shift * (b.n / n), a.scatter, centred)
 
 
 def merged(parts: Iterable[Moments]) -> Moments:
