@@ -157,10 +157,10 @@ class IndexedMoments:
             del waiting
             self._place((0, block), self._open.pop(block).moments())
 
-    def _place(self, node: Node, moments: Moments) -> None:
+    def _place(self, node: Node, moments: Packed | Moments) -> None:
         """Keep a node whose blocks are all there; two that make a whole one become it at once.
 
-        The moments are this object's own from here on.
+        What is packed may be shared, since it is never changed; other moments are this object's own.
         """
         level, k = node
         if moments.n + sum(node.n for node in self._nodes.values()) > self.dims:
@@ -168,11 +168,12 @@ class IndexedMoments:
             moments = replace(moments, centred=None)
             self._nodes = {at: replace(node, centred=None) for at, node in self._nodes.items()}
         while (level, k ^ 1) in self._nodes:
-            sibling = _opened(self._nodes.pop((level, k ^ 1)))
+            sibling = _own(self._nodes.pop((level, k ^ 1)))
+            moments = _opened(moments)
             moments = merge_in_place(moments, sibling) if k % 2 == 0 else merge_in_place(sibling, moments)
             del sibling
             level, k = level + 1, k // 2
-        self._nodes[level, k] = Packed.of(moments)
+        self._nodes[level, k] = moments if isinstance(moments, Packed) else Packed.of(moments)
 
     @property
     def indices(self) -> np.ndarray:
@@ -194,7 +195,14 @@ class IndexedMoments:
         return hashlib.sha256(self.indices.astype("<i8").tobytes()).hexdigest()
 
     def merge(self, other: IndexedMoments) -> IndexedMoments:
-        """What both have; a sample that both have is refused."""
+        """What both have, in a third; a sample that both have is refused."""
+        whole = IndexedMoments(self.dims, self.block_size)
+        whole.absorb(self)
+        whole.absorb(other)
+        return whole
+
+    def absorb(self, other: IndexedMoments) -> None:
+        """Take in what another has, which stays as it is; a sample that both have is refused."""
         mine, theirs = (self.dims, self.block_size), (other.dims, other.block_size)
         if mine != theirs:
             raise ValueError(
@@ -203,14 +211,10 @@ class IndexedMoments:
         both = np.intersect1d(self.indices, other.indices, assume_unique=True)
         if both.size:
             raise ValueError(f"sample {both[0]} is in both parts ({both.size} are): merge disjoint parts.")
-        whole = IndexedMoments(*mine)
-        for part in (self, other):
-            for block, waiting in part._open.items():
-                whole._take(block, np.flatnonzero(waiting.filled), waiting.rows[waiting.filled])
-        for part in (self, other):
-            for node, moments in part._nodes.items():
-                whole._place(node, _own(moments))
-        return whole
+        for block, waiting in other._open.items():
+            self._take(block, np.flatnonzero(waiting.filled), waiting.rows[waiting.filled])
+        for node, moments in other._nodes.items():
+            self._place(node, moments if isinstance(moments, Packed) else _own(moments))
 
     def moments(self, n: int | None = None) -> Moments:
         """Moments of samples 0 … n − 1, all of which must be there (n: as many as reach to the last one)."""
