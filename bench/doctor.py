@@ -238,4 +238,11 @@ def _prune(store: Store, keys: list[str], results: Path) -> list[Finding]:
             except filelock.Timeout:
                 continue
             findings.append(Finding(f"cell {key[:12]} removed: no run shows it", True))
+    for path in sorted((store.root / "prepared").glob("*.npy")):
+        size = path.stat().st_size
+        for each in path.parent.glob(f"{path.stem}*"):
+            each.unlink(missing_ok=True)
+        findings.append(
+            Finding(f"{size / 1e6:.1f} MB of encoded images removed: a training makes them anew", True)
+        )
     return findings

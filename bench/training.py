@@ -86,7 +86,9 @@ def batch_indices(n: int, batch: int, seed: int, step: int) -> Tensor:
 
 
 class Trainer:
-    """Trains one model on uint8 pixels; after `run` it holds the averaged weights.
+    """Trains one model; after `run` it holds the averaged weights.
+
+    pixels     uint8, or what the model prepared of them
 
     condition  what a conditional model is told of each image, a row an image; None for the others
     group      processes that share the micro-batches, at most as many as there are; all of them do the same
@@ -120,7 +122,7 @@ class Trainer:
             weight_decay=config.weight_decay,
         )
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.pixels = pixels.to(self.accelerator.device)
+        self.pixels = _near(pixels, self.accelerator.device)
         self.condition = None if condition is None else condition.to(self.accelerator.device)
         self.average = {name: value.detach().clone() for name, value in self._trained()}
         self.curve, self.step, self.seconds = Curve(), 0, 0.0
@@ -187,10 +189,10 @@ class Trainer:
         device = self.accelerator.device
         torch.manual_seed(derive_seed("dropout", self.seed, *when))
         generator = torch.Generator(device).manual_seed(derive_seed("loss", self.seed, *when))
-        index = index.to(device)
+        pixels = self.pixels[index.to(self.pixels.device)].to(device)
         with self.accelerator.autocast():
-            told = None if self.condition is None else self.condition[index]
-            loss: Tensor = self.model.loss(self.pixels[index], told, generator)
+            told = None if self.condition is None else self.condition[index.to(device)]
+            loss: Tensor = self.model.loss(pixels, told, generator)
         return loss
 
     def _in_parts(self, index_MB: Tensor, step: int) -> Tensor:
@@ -264,6 +266,13 @@ class Trainer:
         )
         self.curve = Curve.of(arrays)
         self.step, self.seconds = int(info["step"]), float(info["seconds"])
+
+
+def _near(pixels: Tensor, device: torch.device) -> Tensor:
+    """On the device, but for what would fill more than a quarter of a GPU: batches of that are moved."""
+    if device.type == "cuda" and 4 * pixels.nbytes > torch.cuda.get_device_properties(device).total_memory:
+        return pixels
+    return pixels.to(device)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -63,9 +63,10 @@ class Workbench:
     @functools.cached_property
     def reference(self) -> Moments:
         """Moments of the training images' features; kept in the store for who compares runs."""
-        from bench.metrics.moments import Moments
+        from bench.metrics.indexed_moments import IndexedMoments
 
-        found = Moments.of(self.features.extract(self.pixels("train")).cpu().numpy())
+        batches = (self.features.extract(some).cpu().numpy() for some in self.pixels("train").split(4096))
+        found = IndexedMoments.of(batches).moments()
         self.store.save_reference(self.data.fingerprint, self.features.identity, found)
         return found
 

@@ -103,6 +103,12 @@ class ImageModel(nn.Module, ABC):
         """Take over what the trained model that it `builds_on` knows, once, before training."""
         raise TypeError(f"{type(self).__name__} builds on no other model")
 
+    def prepare(self, pixels: Tensor) -> Tensor | None:
+        """What `loss` may be given in place of these pixels, row by row, without noise: what costs much and
+        stays the same in every epoch. None where there is no such thing.
+        """
+        return None
+
     def calibrate(self, pixels: Tensor, generator: torch.Generator | None = None) -> None:
         """Fit what is fitted once after training, on training pixels, with the averaged weights."""
 

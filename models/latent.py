@@ -103,9 +103,21 @@ class LatentDiffusion(GaussianPathModel):
         own.load_state_dict(teacher.state_dict())
 
     @torch.no_grad()
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """Mean and log standard deviation of q(z|pixels), (B, 2c, h, w): the encoder runs once an image."""
+        return torch.cat(self.autoencoder.encode(pixels), 1)
+
+    def check_pixels(self, pixels: Tensor) -> None:
+        """Refuse images of another shape than the model's, and what `prepare` made of such."""
+        channels, *size = self.autoencoder.latent_shape
+        if not (pixels.is_floating_point() and tuple(pixels.shape[1:]) == (2 * channels, *size)):
+            super().check_pixels(pixels)
+
+    @torch.no_grad()
     def encode(self, pixels: Tensor, generator: torch.Generator | None) -> Tensor:
-        """x_0 = scale·z, (B, c, h, w), for one z ~ q(z|pixels) an image."""
-        mean, log_std = self.autoencoder.encode(pixels)
+        """x_0 = scale·z, (B, c, h, w), for one z ~ q(z|pixels) an image; pixels may be prepared."""
+        prepared = pixels.is_floating_point()
+        mean, log_std = pixels.chunk(2, 1) if prepared else self.autoencoder.encode(pixels)
         return self.autoencoder.scale * (mean + log_std.exp() * normal_like(mean, generator))
 
     @torch.no_grad()

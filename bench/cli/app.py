@@ -106,7 +106,9 @@ def run(
     return FAILED if failed else OK
 
 
-@app.command(epilog=examples("plan digits", "plan catalogue --models dit --json"))
+@app.command(
+    epilog=examples("plan digits", "plan catalogue --models dit --json", "plan digits --processes 64")
+)
 def plan(
     suite: Suite = "digits",
     results: Results = RESULTS,
@@ -117,13 +119,17 @@ def plan(
     threads: Threads = None,
     attention: Attention = "auto",
     set_: Set = None,
+    processes: Annotated[
+        int,
+        typer.Option(min=1, help="Also the time with up to so many processes, each on its own GPU or core."),
+    ] = 1,
     as_json: Json = False,
 ) -> None:
     """Show the cells of a suite: cached or missing, with the time and disk they are expected to take."""
     from bench.cli.tables import show_plan
 
     found, planner = _plan(suite, results, models, samplers, metrics, device, threads, attention, set_)
-    show_plan(found, planner, as_json)
+    show_plan(found, planner, as_json, processes)
 
 
 @app.command(epilog=examples("ls models", "ls runs --json"))
@@ -271,6 +277,9 @@ def evaluate(
     save_statistics: Annotated[
         Path | None, typer.Option(help="Also write the moments of SOURCE, to compare others with.")
     ] = None,
+    save_features: Annotated[
+        Path | None, typer.Option(help="Also write the features of every image of SOURCE: .parquet.")
+    ] = None,
     pairs: Annotated[
         Path | None, typer.Option(help="Also draw the images nearest to real ones, beside them: .png.")
     ] = None,
@@ -290,6 +299,7 @@ def evaluate(
         _words(metrics),
         output,
         save_statistics,
+        save_features,
         pairs,
         as_json,
         n=n,

@@ -14,7 +14,7 @@ from rich.table import Table
 from bench import files
 from bench.errors import UsageError
 from bench.evaluate import Evaluated, evaluate
-from bench.evaluate.evaluation import real_images, statistics
+from bench.evaluate.evaluation import real_images, save_features, statistics
 from bench.evaluate.pairs import pictures
 from bench.images import open_images
 from bench.metrics.statistics_file import Statistics
@@ -36,6 +36,7 @@ def show_evaluation(
     metrics: Sequence[str],
     output: Path | None,
     save: Path | None,
+    save_each: Path | None,
     pairs: Path | None,
     as_json: bool,
     *,
@@ -51,6 +52,8 @@ def show_evaluation(
 
     if save is not None and save.suffix != ".safetensors":
         raise UsageError(f"--save-statistics takes a file that ends in .safetensors, and not {save}.")
+    if save_each is not None and save_each.suffix != ".parquet":
+        raise UsageError(f"--save-features takes a file that ends in .parquet, and not {save_each}.")
     if output is not None and output.suffix not in (".csv", ".json"):
         raise UsageError(f"--output takes a file that ends in .csv or .json, and not {output}.")
     try:
@@ -72,6 +75,8 @@ def show_evaluation(
             files.write_bytes(pairs, pictures(found, images, real, levels=network.levels))
         if save is not None:
             statistics(found.generated, network).save(save)
+        if save_each is not None:
+            save_features(found.generated, network, save_each)
     except ValueError as error:
         raise UsageError(str(error)) from error
     if output is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 from rich.console import Console
@@ -10,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from bench.cells import Cell, Planner
 from bench.cli.tables import duration
-from bench.drivers.events import Advanced, Event, Finished, Noted, Started, Waiting
+from bench.drivers.events import Advanced, Event, Finished, Noted, Of, Started, Waiting
 from bench.drivers.place import ALONE, Place
 from bench.estimates import Estimator
 from bench.records import Record
@@ -24,7 +25,7 @@ def follow(
     planner: Planner,
     place: Place = ALONE,
     *,
-    events: Iterator[Event] | None = None,
+    events: Iterator[Event | Of] | None = None,
     quiet: bool = False,
     plain: bool = False,
 ) -> int:
@@ -44,12 +45,18 @@ def follow(
         )
     started = time.perf_counter()
     remaining = {} if quiet else announce(run, planner)
-    counts = {"ok": 0, "cached": 0, "failed": 0, "skipped": 0}
+    outcomes: dict[str, str] = {}
     with _Screen(remaining, quiet=quiet, plain=plain) as screen:
-        for event in execute(run, planner, place) if events is None else events:
-            screen.show(event)
+        for each in execute(run, planner, place) if events is None else events:
+            rank, event = (each.rank, each.event) if isinstance(each, Of) else (0, each)
             if isinstance(event, Finished):
-                counts[event.outcome] += 1
+                told = outcomes.get(_title(event.cell))
+                if told in ("ok", event.outcome):  # what one process computed, the others find
+                    screen.drop(rank)
+                    continue
+                outcomes[_title(event.cell)] = event.outcome
+            screen.show(event, rank)
+    counts = Counter(outcomes.values())
     page = write_report(run.folder, run.store.root)
     bad = counts["failed"] + counts["skipped"]
     failures = f", {counts['failed']} failed, {counts['skipped']} skipped" if bad else ""
@@ -97,8 +104,8 @@ class _Screen:
             transient=True,
             disable=quiet or plain or not console.is_terminal,
         )
-        self._task: TaskID | None = None
-        self._since = (0.0, 0)
+        self._tasks: dict[int, TaskID] = {}
+        self._since: dict[int, tuple[float, int]] = {}
 
     def __enter__(self) -> _Screen:
         self._bar.start()
@@ -107,36 +114,36 @@ class _Screen:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def show(self, event: Event) -> None:
-        """Draw one event."""
+    def show(self, event: Event, rank: int = 0) -> None:
+        """Draw one event of a process: each has a bar."""
         if isinstance(event, Started):
-            self._start(event)
+            self._start(event, rank)
         elif isinstance(event, Advanced):
-            self._advance(event)
+            self._advance(event, rank)
         elif isinstance(event, Waiting):
             if not self._quiet:
                 console.print(f"wait    {event.cell.label}: {event.reason}")
         elif isinstance(event, Noted):
             console.print(f"note    {event.text}", markup=False)
         else:
-            self._finish(event)
+            self._finish(event, rank)
 
-    def _start(self, event: Started) -> None:
-        self._drop()
-        self._since = (time.perf_counter(), event.done)
-        self._task = self._bar.add_task(
+    def _start(self, event: Started, rank: int) -> None:
+        self.drop(rank)
+        self._since[rank] = (time.perf_counter(), event.done)
+        self._tasks[rank] = self._bar.add_task(
             event.cell.label, total=event.total, completed=event.done, state=self._left(event.cell)
         )
 
-    def _advance(self, event: Advanced) -> None:
-        if self._task is None:
+    def _advance(self, event: Advanced, rank: int) -> None:
+        if rank not in self._tasks:
             return
-        since, done = self._since
+        since, done = self._since[rank]
         speed = (event.done - done) / max(time.perf_counter() - since, 1e-9)
         unit = "steps/s" if event.cell.kind == "training" else "images/s"
         left = (event.total - event.done) / max(speed, 1e-9)
         state = ", ".join(filter(None, [f"{speed:,.0f} {unit}", event.note, self._left(event.cell, left)]))
-        self._bar.update(self._task, completed=event.done, state=state)
+        self._bar.update(self._tasks[rank], completed=event.done, state=state)
 
     def _left(self, cell: Cell, seconds: float | None = None) -> str:
         """Time left for the cell, where it can be told, and for the whole run, where its cost is known."""
@@ -145,13 +152,13 @@ class _Screen:
         cell_left = f"{duration(own)} left" if own else ""
         return ", ".join(filter(None, [cell_left, f"{duration(own + rest)} in all" if rest >= 1 else ""]))
 
-    def _drop(self) -> None:
-        if self._task is not None:
-            self._bar.remove_task(self._task)
-            self._task = None
+    def drop(self, rank: int) -> None:
+        """Remove the bar of a process."""
+        if rank in self._tasks:
+            self._bar.remove_task(self._tasks.pop(rank))
 
-    def _finish(self, event: Finished) -> None:
-        self._drop()
+    def _finish(self, event: Finished, rank: int) -> None:
+        self.drop(rank)
         self._remaining.pop(_title(event.cell), None)
         if event.outcome == "cached" or (self._quiet and event.outcome == "ok"):
             return

@@ -49,8 +49,9 @@ def _print(rows: Sequence[Mapping[str, Any]], as_json: bool, title: str = "") ->
     console.print(table)
 
 
-def show_plan(run: Run, planner: Planner, as_json: bool) -> None:
-    """Every cell with its state and expected cost, then the sum."""
+def show_plan(run: Run, planner: Planner, as_json: bool, processes: int = 1) -> None:
+    """Every cell with its state and expected cost, then the sum; and the time that more processes leave."""
+    from bench.drivers.wall_time import enough, plan_seconds
     from bench.run import cell_states
 
     estimator = Estimator(run.store)
@@ -71,6 +72,11 @@ def show_plan(run: Run, planner: Planner, as_json: bool) -> None:
     blind = sum(1 for cost in missing if cost.source == "unknown")
     total = {"run": run.name, "cells": len(cells), "missing": len(missing), "seconds": round(seconds, 1)}
     total |= {"megabytes": round(size / 1e6, 2), "of unknown cost": blind}
+    costs = [(cell, cost.seconds) for cell, state, cost in cells if state != "cached"]
+    doubled = [2**k for k in range(processes.bit_length())]
+    several = {p: plan_seconds(costs, p) for p in sorted({*doubled, processes})} if processes > 1 else {}
+    if several:
+        total["seconds by processes"] = {str(p): round(each, 1) for p, each in several.items()}
     if as_json:
         print(json.dumps({**total, "plan": rows}, ensure_ascii=False))
         return
@@ -80,6 +86,9 @@ def show_plan(run: Run, planner: Planner, as_json: bool) -> None:
         f"about {duration(seconds)} and {size / 1e6:.1f} MB"
         + (f", {blind} of unknown cost." if blind else ".")
     )
+    if several:
+        _print([{"processes": p, "time": duration(each)} for p, each in several.items()], as_json)
+        console.print(f"Twice as many as {enough(costs)} save less than a tenth of the time.")
 
 
 def _suites() -> list[dict[str, Any]]:

@@ -55,4 +55,12 @@ class Finished:
     trace: str = ""
 
 
+@dataclass(frozen=True)
+class Of:
+    """An event of process `rank`, where one place follows several."""
+
+    rank: int
+    event: Started | Advanced | Waiting | Noted | Finished
+
+
 Event = Started | Advanced | Waiting | Noted | Finished

@@ -5,6 +5,7 @@ Shapes: n images, C channels, H height, W width, d feature dimensions.
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from bench.evaluate.measures import Measured, Named, Need, check_needs, chosen
+from bench.files import write_bytes
 from bench.images import ImageSource, open_images
 from bench.images.arrays import ArrayImages
 from bench.metrics.moments import Moments
@@ -161,6 +163,22 @@ def provenance(network: FeatureNetwork, data_set: str = "", split: str = "") -> 
 def statistics(found: Extracted, network: FeatureNetwork) -> Statistics:
     """Moments of a set of images, with their provenance, to be saved and compared with."""
     return Statistics.of(Moments.of(found.rows), provenance(network, found.name, found.identity[:12]))
+
+
+def save_features(found: Extracted, network: FeatureNetwork, path: Path) -> None:
+    """A parquet file with a row an image: `image`, its number; `label` where there is one; `features`."""
+    import pyarrow
+    import pyarrow.parquet
+
+    values = pyarrow.array(np.ascontiguousarray(found.rows, np.float32).reshape(-1))
+    columns: dict[str, Any] = {"image": np.arange(len(found.rows))}
+    if found.labels:
+        columns["label"] = list(found.labels)
+    columns["features"] = pyarrow.FixedSizeListArray.from_arrays(values, found.rows.shape[1])
+    told = {"network": network.identity, "images": f"{found.name} {found.identity}"}
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns).replace_schema_metadata(told), buffer)
+    write_bytes(path, buffer.getvalue())
 
 
 def extract(

@@ -120,14 +120,14 @@ def helpers_of(process: psutil.Process) -> Iterator[psutil.Process]:
     """Ray's processes that run a task now, by the title that Ray gives them."""
     for child in process.children(recursive=True):
         try:
-            if any(name in " ".join(child.cmdline()) for name in ("ray::_help", "ray::_lead")):
+            if "ray::_work" in " ".join(child.cmdline()):
                 yield child
         except psutil.Error:
             continue
 
 
 def test_ray_with_a_worker_killed_in_the_middle_gives_the_same(tiny: Path, alone: Path) -> None:
-    """Both the helper and the one that leads: the first is started again by Ray, the second by us."""
+    """Both the helper and the one that leads: another takes the place of each."""
     pytest.importorskip("ray")
     process = _start(tiny.parent, "tiny.yaml", "--driver", "ray", "--workers", "2")
     parts, killed = tiny.parent / "results" / "store" / "cells", 0

@@ -13,10 +13,15 @@ from bench.store import Store
 from bench.suite import load_suite
 from bench.suite_text import builtin_names
 from bench.workbench import Workbench, check_models
+from tests.bench.data.test_large import few_photographs
 
 
 @pytest.mark.parametrize("name", builtin_names())
-def test_every_model_of_a_built_in_suite_can_be_built_and_told_what_the_data_says(name: str) -> None:
+def test_every_model_of_a_built_in_suite_can_be_built_and_told_what_the_data_says(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if load_suite(name).dataset.startswith("imagenet"):
+        few_photographs(load_suite(name).dataset, tmp_path, monkeypatch)
     planner = make_planner(load_suite(name), Runtime("cpu", 1))
     check_models(planner)
     for label in planner.suite.models:

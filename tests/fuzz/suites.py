@@ -28,7 +28,7 @@ def verdict(data: bytes, folder: Path) -> str:
     """`plan`, or the sentence that refuses these bytes; anything else is raised."""
     path = folder / "fuzzed.yaml"
     path.write_bytes(data)
-    os.environ["NOISEBENCH_DATA"] = str(folder)  # nothing is downloaded
+    os.environ |= {"NOISEBENCH_DATA": str(folder), "NOISEBENCH_CACHE": str(folder)}  # nothing is downloaded
     try:
         plan(path)
     except UsageError as error:

@@ -218,3 +218,17 @@ def test_builds_without_data() -> None:
         model = LatentDiffusion((3, 32, 32), 256, autoencoder={"factor": 4}, classes=10)
     assert model.state_shape == (2, 8, 8)
     assert next(model.parameters()).device.type == "meta"
+
+
+def test_what_is_prepared_once_gives_the_same_loss() -> None:
+    """The encoder's output in place of the pixels: the noise is drawn as before, so the loss is the same."""
+    teacher = randomise(Autoencoder(SHAPE, LEVELS, **SMALL), std=0.4)
+    model = LatentDiffusion(SHAPE, LEVELS, autoencoder=SMALL, patch=1, width=16, depth=1).eval()
+    pixels = every_image(SHAPE, LEVELS)[::97]
+    model.learn_from(teacher, pixels)
+    prepared = model.prepare(pixels)
+    assert prepared.shape == (len(pixels), 4, 1, 2)
+    losses = [model.loss(each, None, torch.Generator().manual_seed(3)) for each in (pixels, prepared)]
+    assert torch.equal(losses[0], losses[1])
+    with pytest.raises(ValueError, match="built for images of"):
+        model.loss(prepared[:, :3])
