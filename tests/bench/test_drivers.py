@@ -188,3 +188,36 @@ def test_a_claim_is_of_one_process_and_freed_by_its_death(tmp_path: Path) -> Non
     other.wait()
     with store.claim("k", 3) as mine:
         assert mine
+
+
+EXAMPLES = Path("bench/drivers/examples")
+
+
+def test_the_cluster_example_is_one_that_ray_takes() -> None:
+    util = pytest.importorskip("ray.autoscaler._private.util")
+    import yaml
+
+    config = yaml.safe_load((EXAMPLES / "ray-cluster.yaml").read_text())
+    util.validate_config(util.prepare_config(config))
+
+
+def test_the_batch_script_says_where_processes_meet(tmp_path: Path) -> None:
+    """Run by a shell in which SLURM's commands are made: each process gets its place and the meeting."""
+    for name, text in {
+        "scontrol": "echo first.example; echo second.example",
+        "srun": 'echo "$@ $MASTER_ADDR $MASTER_PORT"',
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        ["bash", EXAMPLES / "slurm.sh", "digits"],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_NODELIST": "x[1-2]", "SLURM_JOB_ID": "123"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == (
+        "noisebench run digits --results /shared/results --threads 8 first.example 20123\n"
+    )
+    meeting = {"MASTER_ADDR": "first.example", "MASTER_PORT": "20123"}
+    assert Place.of({"SLURM_PROCID": "1", "SLURM_NTASKS": "2", **meeting}).meeting == "first.example:20123"

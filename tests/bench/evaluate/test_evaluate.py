@@ -13,8 +13,9 @@ import pytest
 from bench import data
 from bench.cli import USAGE, main
 from bench.evaluate import evaluate, names
-from bench.evaluate.evaluation import real_images
+from bench.evaluate.evaluation import real_images, save_features
 from bench.images.arrays import ArrayImages
+from bench.metrics.features import feature_network
 from bench.records import Record
 from tests.conftest import ROOT
 
@@ -189,3 +190,18 @@ def test_bad_usage_is_one_sentence(
     said = capsys.readouterr().err
     assert words in said
     assert "Traceback" not in said
+
+
+def test_the_features_of_every_image_are_written_as_parquet(tmp_path: Path) -> None:
+    """A row an image, in order, with the label and the network they are of."""
+    import pyarrow.parquet as pq
+
+    found = evaluate(real_images("digits:test"), DIGITS.train, "digits-features", ["fid"])
+    path = tmp_path / "features.parquet"
+    save_features(found.generated, feature_network("digits-features"), path)
+    table = pq.read_table(path)
+    assert table.column("image").to_pylist() == list(range(360))
+    assert table.column("label").to_pylist() == [str(label) for label in DIGITS.test_labels]
+    rows = np.asarray(table.column("features").to_pylist(), np.float32)
+    assert np.array_equal(rows, found.generated.rows)
+    assert table.schema.metadata[b"network"].decode() == feature_network("digits-features").identity
