@@ -87,7 +87,7 @@ group.close()
 """
 
 
-@pytest.mark.parametrize("world", [2, 5])
+@pytest.mark.parametrize("world", [pytest.param(2, marks=pytest.mark.campaign), 5])
 def test_several_processes_train_the_weights_that_one_does(tmp_path: Path, world: int) -> None:
     """Bit for bit, also where the first images that a layer sees set it, as Glow's; of five, four meet."""
     processes = launch(["-c", TRAIN], world, tmp_path)
@@ -196,7 +196,7 @@ def test_a_run_of_two_trains_together_and_gives_the_same(tmp_path: Path, alone: 
     same(tmp_path, alone)
 
 
-@pytest.mark.parametrize("killed", [0, 1])
+@pytest.mark.parametrize("killed", [pytest.param(0, marks=pytest.mark.campaign), 1])
 def test_the_death_of_one_leaves_the_other_training(tmp_path: Path, alone: Path, killed: int) -> None:
     """The one that is left goes on from the checkpoint, alone, to the same weights."""
     (tmp_path / "shared.yaml").write_text(SHARED)

@@ -1,6 +1,6 @@
 """Protects what a run has done from SIGKILL at any moment: the same end, nothing lost, nothing left over.
 
-`make campaign` kills 200 runs; `make test` eight.
+`make campaign` kills 200 runs; `make test` four.
 """
 
 from __future__ import annotations
@@ -53,11 +53,8 @@ def _campaign(folder: Path, whole: tuple[Outcome, float], trials: int, seed: int
     return kills
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_killed_runs_end_as_if_nothing_had_happened(
-    tmp_path: Path, whole: tuple[Outcome, float], seed: int
-) -> None:
-    assert _campaign(tmp_path, whole, 3, seed) > 0
+def test_killed_runs_end_as_if_nothing_had_happened(tmp_path: Path, whole: tuple[Outcome, float]) -> None:
+    assert _campaign(tmp_path, whole, 4, 0) > 0
 
 
 @pytest.mark.campaign

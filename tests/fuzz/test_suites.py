@@ -178,9 +178,9 @@ def _fuzz(examples: int) -> Counter[str]:
 
 
 def test_any_bytes_are_a_plan_or_one_sentence() -> None:
-    seen = _fuzz(600)
-    assert seen["plan"] > 10
-    assert seen["refused"] > 100
+    seen = _fuzz(300)
+    assert seen["plan"] > 5
+    assert seen["refused"] > 50
 
 
 @pytest.mark.campaign

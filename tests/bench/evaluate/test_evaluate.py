@@ -196,7 +196,7 @@ def test_the_features_of_every_image_are_written_as_parquet(tmp_path: Path) -> N
     """A row an image, in order, with the label and the network they are of."""
     import pyarrow.parquet as pq
 
-    found = evaluate(real_images("digits:test"), DIGITS.train, "digits-features", ["fid"])
+    found = evaluate(real_images("digits:test", levels=17), DIGITS.train, "digits-features", ["fid"])
     path = tmp_path / "features.parquet"
     save_features(found.generated, feature_network("digits-features"), path)
     table = pq.read_table(path)
