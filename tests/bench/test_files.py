@@ -91,6 +91,12 @@ def test_a_hundred_killed_writers_leave_whole_files(tmp_path: Path) -> None:
 def test_left_over_files_of_dead_processes_are_found_and_those_of_living_ones_are_not(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    (tmp_path / f"{files.TEMPORARY}{dead.pid}-a").touch()
-    (tmp_path / f"{files.TEMPORARY}{os.getpid()}-b").touch()
-    assert [path.name for path in files.stale_temporaries(tmp_path)] == [f"{files.TEMPORARY}{dead.pid}-a"]
+    own, other = f"{files.TEMPORARY}{files._host()}-", f"{files.TEMPORARY}0123abcd-"
+    names = [f"{own}{dead.pid}-a", f"{own}{os.getpid()}-b", f"{other}{dead.pid}-c", f"{other}{dead.pid}-d"]
+    for name in names:
+        (tmp_path / name).touch()
+    # Of another machine's process nothing is known: its files are left for a day.
+    os.utime(tmp_path / names[3], (0, 0))
+    assert [path.name for path in files.stale_temporaries(tmp_path)] == [names[3], names[0]]
+    files.sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:3])
