@@ -23,6 +23,8 @@ METRICS: tuple[Metric, ...] = ("quality", "likelihood", "throughput", "certifica
 DEFAULT_METRICS: tuple[Metric, ...] = METRICS[:-1]
 LONGEST_LABEL = 80
 """Characters of a model's name."""
+MOST_REPEATS = 10_000
+"""Of a timing."""
 SHORT = {"nll": "likelihood", "fid": "quality"}
 """What people call metrics on the command line."""
 
@@ -95,7 +97,7 @@ class Model(Strict):
 class Sampling(Strict):
     """How many images a cell has, in which inner batch, by which samplers, on which grid."""
 
-    images: Positive = 1440
+    images: int = Field(1440, gt=0, le=10**8)
     batch: Positive = 64
     grid: Grid = "shared"
     samplers: list[SamplerChoice] = Field(default_factory=list)
@@ -138,14 +140,14 @@ class Throughput(Strict):
 
     batch: Positive = 64
     warmup: int = Field(1, ge=0)
-    repeats: int = Field(9, ge=3)
+    repeats: int = Field(9, ge=3, le=MOST_REPEATS)
 
 
 class Scaling(Strict):
     """Batches that are timed, rounds over them, and single images that each round times."""
 
     batches: list[Positive] = Field(default_factory=lambda: [1, 4, 16, 64], min_length=1)
-    repeats: int = Field(9, ge=3)
+    repeats: int = Field(9, ge=3, le=MOST_REPEATS)
     images: int = Field(12, ge=1)
 
 

@@ -18,9 +18,10 @@ import filelock
 
 from bench.cells import Cell, Planner
 from bench.drivers.events import Advanced, Event, Finished, Noted, Started, Waiting
-from bench.drivers.group import Group, GroupBroken
+from bench.drivers.group import Group
 from bench.drivers.pace import seconds_of_fixed_work
 from bench.drivers.place import ALONE, Place
+from bench.drivers.together import train_together
 from bench.errors import CellFailed, UsageError
 from bench.memory import NARROWED, is_exhausted
 from bench.metrics.bits import Anchors, Bits
@@ -45,7 +46,7 @@ class InProcess:
         self.planner, self.bench, self.store, self.place = planner, bench, bench.store, place
         # Computing shares the machine with other computing, never with a timing.
         self._machine = machine_lock()
-        self._reported: set[str] = set()
+        self.trained_together: set[str] = set()
         self._measurements: dict[str, Measurement] = {
             "anchors": Anchors(),
             "floor": Floor(),
@@ -58,9 +59,9 @@ class InProcess:
 
     def run(self) -> Iterator[Event]:
         """Everything the plan asks for that is missing; what is there is reported as cached."""
-        yield from self._together()
+        yield from train_together(self)
         for cell in self.planner.references():
-            yield from self._shared(cell)
+            yield from self.shared(cell)
         timings: dict[str, list[Cell]] = {}
         left = list(self.planner.suite.models)
         while left:
@@ -83,74 +84,13 @@ class InProcess:
         except filelock.Timeout:
             return True
 
-    def _together(self) -> Iterator[Event]:
-        """Trainings that processes of one launcher share; where one of them dies, each goes on by itself."""
-        shared = [
-            name for name, model in self.planner.suite.models.items() if model.training.micro_batches > 1
-        ]
-        if self.place.world == 1 or not shared:
-            return
-        group = Group.meet(self.place, self.bench.runtime.device)
-        if group is None:
-            yield Noted(
-                f"{' and '.join(shared)} will be trained by one process: the others did not come, or the "
-                "launcher did not set MASTER_ADDR and MASTER_PORT."
-            )
-            return
-        try:
-            for label in shared:
-                yield from self._train_together(label, group)
-        except GroupBroken as reason:
-            yield Noted(
-                f"A process left the others ({reason}): training goes on in one, from its checkpoint."
-            )
-        finally:
-            group.close()
-
-    def _train_together(self, label: str, group: Group) -> Iterator[Event]:
-        """One training, if process 0 finds that it is to be done."""
-        cell, started = self.planner.training(label), time.perf_counter()
-        base = self.planner.suite.models[label].builds_on
-        if base and cell.weights not in self._reported:
-            below = self.planner.training(base)
-            self._reported.add(below.key)
-            yield from self._guarded(below, self._train(below))
-        lock = self.store.lock(cell.key)
-        try:
-            free = group.rank == 0 and self._free(cell, lock)
-            if not group.told(int(free), self.bench.runtime.device):
-                return
-            members = group.first(self.planner.suite.models[label].training.micro_batches)
-            if group.rank < members.size:
-                yield from self._train(cell, members)
-            if group.rank == 0:
-                self._reported.add(cell.key)
-                yield Finished(cell, "ok", self.store.records(cell.key), time.perf_counter() - started)
-        except (GroupBroken, UsageError):
-            raise
-        except Exception as failure:  # alone it will fail again, and be reported
-            raise GroupBroken(f"{type(failure).__name__} in process {group.rank}") from failure
-        finally:
-            lock.release()
-
-    def _free(self, cell: Cell, lock: filelock.BaseFileLock) -> bool:
-        """Whether a training is to be done and nobody is at it; its lock is held then."""
-        if cell.weights and not self.store.is_finished(cell.weights):
-            return False
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            return False
-        self.store.discard_damage(cell.key)
-        return not self.store.is_finished(cell.key)
-
     def _model(self, label: str, timings: list[Cell]) -> Iterator[Event]:
         training = self.planner.training(label)
         if training.weights and not self.store.is_finished(training.weights):
             base = self.planner.suite.models[label].builds_on
             yield Finished(training, "skipped", error=f"{base}, which it builds on, was not trained")
-        elif training.key not in self._reported:
-            yield from self._guarded(training, self._train(training))
+        elif training.key not in self.trained_together:
+            yield from self.guarded(training, self.train(training))
         family, native = self.planner.traits(label)
         if not self.store.is_finished(training.key):
             for cell in self.planner.dependents(label, family, native, ""):
@@ -161,9 +101,9 @@ class InProcess:
             if cell.kind in TIMED:
                 timings.append(cell)
             else:
-                yield from self._shared(cell)
+                yield from self.shared(cell)
 
-    def _guarded(self, cell: Cell, work: Iterator[Event]) -> Iterator[Event]:
+    def guarded(self, cell: Cell, work: Iterator[Event]) -> Iterator[Event]:
         """The events of a cell's work under its lock; a failure ends the cell, not the run.
 
         Ends with `Finished` once the cell is sealed or has failed; without it when more rounds follow.
@@ -190,7 +130,8 @@ class InProcess:
         finally:
             lock.release()
 
-    def _train(self, cell: Cell, group: Group | None = None) -> Iterator[Event]:
+    def train(self, cell: Cell, group: Group | None = None) -> Iterator[Event]:
+        """One training, alone or as one of a group; its lock is held by the caller."""
         if group is None or group.rank == 0:
             self.store.begin(cell.key, cell.kind, cell.spec)
         entry = self.planner.suite.models[str(cell.row["model"])]
@@ -212,7 +153,7 @@ class InProcess:
             other = "is computing" if timing else "is timing"
             yield Waiting(cell, f"another noisebench process {other} on this machine")
 
-    def _shared(self, cell: Cell) -> Iterator[Event]:
+    def shared(self, cell: Cell) -> Iterator[Event]:
         """Compute the shards of a cell that nobody else is at, wait for the others, then make its numbers."""
         started = time.perf_counter()
         with self.store.lock(cell.key):
@@ -294,7 +235,7 @@ class InProcess:
         open_cells = {cell.key: cell for cell in cells}
         for index in range(max((cell.parts for cell in cells), default=0)):
             for cell in list(open_cells.values()):
-                for event in self._guarded(cell, self._round(cell, index)):
+                for event in self.guarded(cell, self._round(cell, index)):
                     if isinstance(event, Finished):
                         del open_cells[cell.key]
                     yield event

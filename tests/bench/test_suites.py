@@ -58,7 +58,7 @@ def test_real_scenes_show_what_their_captions_say(tmp_path: Path) -> None:
     bench = Workbench(planner.data, Store(tmp_path), planner.runtime, planner.suite.quality.features)
     (cell,) = [cell for cell in planner.references() if cell.kind == "floor"]
     driver = InProcess(planner, bench)
-    (finished,) = [e for e in driver._shared(cell) if hasattr(e, "records")]
+    (finished,) = [e for e in driver.shared(cell) if hasattr(e, "records")]
     values = {record.metric: record for record in finished.records}
     assert values["correct scenes"].value >= 0.999
     assert values["correct scenes"].low <= values["correct scenes"].value <= values["correct scenes"].high

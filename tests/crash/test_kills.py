@@ -8,13 +8,16 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from bench import doctor
-from tests.crash.runs import Outcome, ended, finished_work, kill_after, outcome, said, start
+from tests.conftest import environment
+from tests.crash.runs import SMALL, Outcome, ended, finished_work, kill_after, outcome, said, start
 
 
 @pytest.fixture(scope="module")
@@ -76,5 +79,37 @@ def test_an_interrupted_run_says_so_and_goes_on(tmp_path: Path, whole: tuple[Out
     assert "Stopped. The same command goes on from here." in said(tmp_path)
     assert "Traceback" not in said(tmp_path)
     assert list((tmp_path / "results" / "runs").glob("*/results.json"))
+    assert ended(start(tmp_path)) == 0, said(tmp_path)
+    assert outcome(tmp_path) == whole[0]
+
+
+LAUNCHERS = {
+    "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "bench"],
+    "ray": ["bench"],
+}
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_the_death_of_what_started_the_processes(
+    tmp_path: Path, whole: tuple[Outcome, float], launcher: str, share: float
+) -> None:
+    """torchrun, or the process that asked Ray, is killed; its children may live on: the command goes on."""
+    (tmp_path / "small.yaml").write_text(SMALL)
+    command = ["run", "--threads", "1", "small.yaml", *(["--driver", "ray"] if launcher == "ray" else [])]
+    parent = subprocess.Popen(
+        [sys.executable, "-m", *LAUNCHERS[launcher], *command],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wanted = int(share * 7)  # of seven shards
+    while len([path for path in finished_work(tmp_path) if path.name != "DONE"]) < wanted:
+        assert parent.poll() is None
+        time.sleep(0.01)
+    parent.kill()
+    parent.wait()
     assert ended(start(tmp_path)) == 0, said(tmp_path)
     assert outcome(tmp_path) == whole[0]
