@@ -5,7 +5,7 @@ WORKERS ?= 2
 PATHS = bench models kernels tests requirements
 
 .DEFAULT_GOAL := help
-.PHONY: help bench test campaign micro micro-compare kernels profile lint types wheel pins setup setup-dev python clean-env
+.PHONY: help bench test campaign peers micro micro-compare kernels profile lint types wheel pins setup setup-dev setup-peers python clean-env
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,9 @@ kernels: setup-dev ## check the machine code of every kernel; with a GPU also th
 
 profile: setup ## examine the kernels; ARGS="'prepare d64' --card h100"
 	@.venv/bin/noisebench kernels profile $(ARGS)
+
+peers: setup-peers ## compare with other people's packages: agreement and speed, side by side
+	@for kind in samplers frechet likelihood flows pipelines; do .venv/bin/noisebench peers $$kind $(ARGS) || exit 1; done
 
 micro: setup-dev ## time the processor's hot paths and keep the result under the commit's name
 	@.venv/bin/python -m pytest tests/benchmarks -m campaign --benchmark-only --benchmark-storage=.benchmarks \
@@ -59,6 +62,9 @@ setup: python
 
 setup-dev: python
 	@$(PYTHON) requirements/install.py --extra dev
+
+setup-peers: python
+	@$(PYTHON) requirements/install.py --extra peers
 
 python:
 	@command -v $(PYTHON) >/dev/null || { \

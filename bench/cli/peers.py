@@ -51,7 +51,7 @@ def _table(rows: Sequence[Row], cells: Callable[[Any], dict[str, str]]) -> Table
     rows = [row for row in rows if row.status != "skipped"]
     table, names = Table(box=None, pad_edge=False), list(cells(rows[0]))
     for name in names:
-        text = name in ("theirs", "ours")
+        text = name in ("theirs", "ours", "work")
         table.add_column(name, justify="left" if text else "right", no_wrap=not text, overflow="fold")
     for (peer, version), of_peer in groupby(rows, lambda row: (row.peer, row.version)):
         table.add_row(f"{peer} {version}".strip(), *("" for _ in names[1:]))
@@ -121,7 +121,36 @@ s       of one thread for the distance of given moments, median and half of the 
 ratio   theirs over ours, round by round
 """
 
-TABLES = {"samplers": (_sampler_cells, _SAMPLERS), "frechet": (_frechet_cells, _FRECHET)}
+
+def _work_cells(row: Any) -> dict[str, str]:
+    """One work done by both."""
+    return {
+        "theirs": row.theirs,
+        "ours": row.ours,
+        "work": row.work,
+        "apart": "" if row.apart is None else f"{row.apart:.0e}",
+        "ms ours": _milliseconds(row.seconds_ours),
+        "ms theirs": _milliseconds(row.seconds_theirs),
+        "ratio": _spread(row.ratio, ".2f"),
+    }
+
+
+def _milliseconds(value: Any) -> str:
+    return "" if value is None else f"{1e3 * value.median:.1f} ±{500 * (value.high - value.low):.1f}"
+
+
+_WORK = """
+apart   largest distance of the results relative to the largest of ours; none where each draws its own noise
+ms      of one thread, median and half of the quartiles' distance; ratio theirs over ours, round by round
+"""
+
+TABLES = {
+    "samplers": (_sampler_cells, _SAMPLERS),
+    "frechet": (_frechet_cells, _FRECHET),
+    "likelihood": (_work_cells, _WORK),
+    "flows": (_work_cells, _WORK),
+    "pipelines": (_work_cells, _WORK),
+}
 """How each kind of `bench.peers.KINDS` is printed: the cells of a row, and what they mean."""
 
 assert set(TABLES) == set(KINDS)

@@ -18,7 +18,13 @@ from typing import Any
 
 from bench.errors import UsageError, unknown
 
-KINDS = {"samplers": "bench.peers.samplers:rows", "frechet": "bench.peers.frechet:rows"}
+KINDS = {
+    "samplers": "bench.peers.samplers:rows",
+    "frechet": "bench.peers.frechet:rows",
+    "likelihood": "bench.peers.likelihood:rows",
+    "flows": "bench.peers.flows:rows",
+    "pipelines": "bench.peers.pipelines:rows",
+}
 """Kinds of comparison and the generator of each one's rows."""
 
 
