@@ -65,10 +65,12 @@ class Guidance:
     def __post_init__(self) -> None:
         for name in ("weight", "low", "high", "rescale", "parallel", "bound", "momentum"):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or math.isnan(value):
+            if not isinstance(value, int | float) or isinstance(value, bool):
                 raise ValueError(f"{name} of guidance is a number, and not {value!r}.")
         if not isinstance(self.batched, bool):
             raise ValueError(f"batched of guidance is true or false, and not {self.batched!r}.")
+        if any(math.isnan(getattr(self, name)) for name in ("rescale", "parallel", "bound", "momentum")):
+            raise ValueError("rescale, parallel, bound and momentum of guidance are numbers, and not NaN.")
         if self.method not in METHODS:
             raise ValueError(unknown("guidance method", self.method, METHODS))
         if not (math.isfinite(self.weight) and self.weight >= 0):

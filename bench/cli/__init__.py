@@ -24,6 +24,8 @@ def main() -> None:
     code = OK
     try:
         code = app(standalone_mode=False) or OK
+        if code == INTERRUPTED:  # typer takes the interruption for its own and says nothing
+            say(STOPPED, code)
     except UsageError as error:
         code = say(str(error), USAGE)
     except typer.Abort:

@@ -163,7 +163,8 @@ def test_what_a_report_is_made_from_holds_the_shards_of_likelihoods(tmp_path: Pa
     folder.mkdir()
     rows = to_rows([record(n=256)])
     (folder / "results.json").write_text(json.dumps(rows))
-    (folder / "run.json").write_text(json.dumps({"provenance": [{"computed": 1}]}))
+    run = {"spec": {"resolved": {"name": "mine"}}, "provenance": [{"computed": 1}]}
+    (folder / "run.json").write_text(json.dumps(run))
     before = _made_from(folder, store)
     assert _made_from(folder, store) == before
     stored(store, KEY, [256])
