@@ -89,7 +89,6 @@ class Trainer:
     """Trains one model; after `run` it holds the averaged weights.
 
     pixels     uint8, or what the model prepared of them
-
     condition  what a conditional model is told of each image, a row an image; None for the others
     group      processes that share the micro-batches, at most as many as there are; all of them do the same
                steps, and process 0 keeps the checkpoint

@@ -14,6 +14,9 @@ import torch
 # Triton warns that this default will change.
 os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
+# Tests reach no network, so the hub need not be asked again and again before it is given up.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
 # Small tensors gain nothing from threads, and tests share the machine with the processes they start.
 torch.set_num_threads(1)
 

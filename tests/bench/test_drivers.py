@@ -73,23 +73,6 @@ def ranks(folder: Path, world: int) -> list[subprocess.Popen[str]]:
     ]
 
 
-def test_two_processes_of_torchrun_give_the_same(tiny: Path, alone: Path) -> None:
-    """The launcher itself; only the first process prints."""
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [sys.executable, "-m", *launcher, "-m", "bench", "run", "--threads", "1", "tiny.yaml"],
-        cwd=tiny.parent,
-        env=environment(tiny.parent),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    same(tiny.parent, alone)
-    assert done.stdout.count("Report: ") == 1
-
-
 def test_a_process_that_dies_is_missed_by_nobody(tiny: Path, alone: Path) -> None:
     """Of three the last is killed as soon as a shard is there; its claims are free and the others go on."""
     processes = ranks(tiny.parent, 3)
@@ -111,9 +94,6 @@ def test_two_workers_of_ray_give_the_same(tiny: Path, alone: Path) -> None:
     assert process.returncode == 0, output
     same(tiny.parent, alone)
     assert "Report: " in output
-    again = _start(tiny.parent, "tiny.yaml", "--driver", "ray")
-    output, _ = again.communicate(timeout=120)
-    assert "0 computed" in output
 
 
 def helpers_of(process: psutil.Process) -> Iterator[psutil.Process]:

@@ -186,12 +186,22 @@ def trained(folder: Path) -> dict[str, str]:
 COMMAND = ["-m", "bench", "run", "--threads", "1", "shared.yaml"]
 
 
-def test_a_run_of_two_trains_together_and_gives_the_same(tmp_path: Path, alone: Path) -> None:
+def test_two_processes_of_torchrun_train_together_and_give_the_same(tmp_path: Path, alone: Path) -> None:
+    """The launcher itself, at whose store they meet; only the first process prints."""
     (tmp_path / "shared.yaml").write_text(SHARED)
-    processes = launch(COMMAND, 2, tmp_path)
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    assert "note" not in outputs[0]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, *COMMAND],
+        cwd=tmp_path,
+        env={**environment(tmp_path), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "note" not in done.stdout
+    assert done.stdout.count("Report: ") == 1
     assert trained(tmp_path) == trained(alone)
     same(tmp_path, alone)
 

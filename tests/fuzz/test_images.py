@@ -109,9 +109,9 @@ def _fuzz_images(folder: Path, files: int, seed: int) -> Counter[str]:
 
 
 def test_damaged_image_files_are_pixels_or_a_sentence(tmp_path: Path) -> None:
-    seen = _fuzz_images(tmp_path, 400, 0)
-    assert seen["read"] > 50
-    assert seen["damaged"] > 50
+    seen = _fuzz_images(tmp_path, 200, 0)
+    assert seen["read"] > 25
+    assert seen["damaged"] > 25
 
 
 @pytest.mark.campaign
@@ -155,9 +155,9 @@ def _fuzz_containers(folder: Path, files: int, seed: int) -> Counter[str]:
 
 
 def test_damaged_containers_are_pixels_or_a_sentence(tmp_path: Path) -> None:
-    seen = _fuzz_containers(tmp_path, 300, 0)
-    assert seen["read"] > 30
-    assert seen["refused"] > 30
+    seen = _fuzz_containers(tmp_path, 150, 0)
+    assert seen["read"] > 10
+    assert seen["refused"] > 10
 
 
 @pytest.mark.campaign
