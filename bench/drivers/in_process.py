@@ -22,6 +22,7 @@ from bench.drivers.group import Group
 from bench.drivers.pace import seconds_of_fixed_work
 from bench.drivers.place import ALONE, Place
 from bench.drivers.together import train_together
+from bench.drivers.wall_time import TIMED
 from bench.errors import CellFailed, UsageError
 from bench.memory import NARROWED, is_exhausted
 from bench.metrics.bits import Anchors, Bits
@@ -33,8 +34,6 @@ from bench.store import PACE, Part, machine_lock
 from bench.train_cell import train_cell
 from bench.workbench import Measurement, Workbench
 
-TIMED = ("throughput", "scaling")
-"""Kinds of cells that have the machine to themselves."""
 POLL = 0.2
 """Seconds between two looks at what other processes have done."""
 

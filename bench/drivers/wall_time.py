@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from bench.cells import Cell
 
 TIMED = ("throughput", "scaling")
+"""Kinds of cells that have the machine to themselves."""
 
 
 @dataclass(frozen=True)

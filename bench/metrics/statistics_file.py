@@ -18,6 +18,7 @@ from bench.metrics.frechet import FrechetResult, frechet_distance
 from bench.metrics.indexed_moments import IndexedMoments
 from bench.metrics.moments import Moments
 from bench.metrics.provenance_of_features import FeatureProvenance, check_alike
+from models.names import shown
 
 FORMAT = "noisebench-statistics-1"
 
@@ -97,13 +98,13 @@ class Statistics:
             arrays, header = read_arrays(path)
         except Exception as error:  # whatever the reader says of bytes that are no safetensors file
             raise ValueError(_damaged(path, "it cannot be read")) from error
-        if header.get("format") != FORMAT:
+        if not isinstance(header, dict) or header.get("format") != FORMAT:
             raise ValueError(f"{path.name} is no statistics file of format {FORMAT}: compute it again.")
         try:
-            found = _from(arrays, header)
-        except (KeyError, ValueError, TypeError, IndexError) as error:
-            raise ValueError(_damaged(path, f"{error}".rstrip("."))) from error
-        if (found.count, found.index_hash) != (header["count"], header["index_hash"]):
+            found, told = _from(arrays, header), (header["count"], header["index_hash"])
+        except Exception as error:  # whatever arrays of another form and size lead to
+            raise ValueError(_damaged(path, shown(error).rstrip("."))) from error
+        if (found.count, found.index_hash) != told:
             raise ValueError(_damaged(path, "its samples are not those that its header names"))
         return found
 
